@@ -1,0 +1,3 @@
+"""pymachine: system containers that boot a whole distribution, supervised by systemd."""
+
+__version__ = "0.1.0"

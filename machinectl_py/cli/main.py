@@ -1,0 +1,145 @@
+"""The command `pymachine`: finds the verb's module, imports it alone, and tells errors.
+
+Each verb is a module in `cli/verbs/` with
+
+    USAGE     what follows "pymachine": "boot NAME|-D DIR [OPTION…]"
+    SUMMARY   one line
+    DETAILS   a paragraph or two for its --help; may be empty
+    EXAMPLE   a command line that works
+    OPTIONS   the table of its options
+    COMMAND   how many words precede a command of the user's; -1 if none does
+    run(arguments) -> int    the exit status
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from machinectl_py.errors import EXIT_FAILURE, EXIT_USAGE, PymachineError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import NoReturn
+
+# Groups in the order of --help; verb → module in cli/verbs.
+VERBS: dict[str, dict[str, str]] = {
+    "Start and stop": {
+        "boot": "boot",
+        "run": "run",
+        "poweroff": "poweroff",
+        "reboot": "reboot",
+        "terminate": "terminate",
+        "kill": "kill",
+    },
+    "Look at machines": {
+        "list": "list",
+        "status": "status",
+        "show": "show",
+        "plan": "plan",
+        "trace": "trace",
+        "namespaces": "namespaces",
+        "processes": "processes",
+        "mounts": "mounts",
+    },
+    "Work inside": {
+        "console": "console",
+        "exec": "exec",
+        "shell": "shell",
+        "login": "login",
+    },
+    "Images": {
+        "pull": "pull",
+    },
+}
+ALIASES = {"stop": "poweroff", "ps": "processes"}
+
+
+def find_verb(word: str) -> str:
+    """Return the module's name of a verb.
+
+    Raises:
+        UsageError: there is no such verb.
+    """
+    word = ALIASES.get(word, word)
+    for verbs in VERBS.values():
+        if word in verbs:
+            return verbs[word]
+    from machinectl_py.cli.parse import closest
+
+    known = tuple(verb for verbs in VERBS.values() for verb in verbs)
+    raise UsageError(f"Unknown verb '{word}'" + closest(word, known), "See 'pymachine --help'.")
+
+
+def load_verb(name: str) -> ModuleType:
+    """Import and return a verb's module."""
+    module = f"machinectl_py.cli.verbs.{name}"
+    __import__(module)
+    return sys.modules[module]
+
+
+def dispatch(argv: list[str]) -> int:
+    """Run the verb of this command line and return its exit status."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        from machinectl_py.cli.help import print_overview, print_verb
+
+        if len(argv) > 1:
+            return print_verb(argv[1])
+        print_overview(sys.stdout if argv else sys.stderr)
+        return 0 if argv else EXIT_USAGE
+    if argv[0] == "--version":
+        from machinectl_py.cli.help import print_version
+
+        return print_version()
+    if argv[0].startswith("-"):
+        raise UsageError(f"Unknown option {argv[0]} before the verb", "See 'pymachine --help'.")
+    verb = load_verb(find_verb(argv[0]))
+    ours = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    if verb.COMMAND < 0 and ("--help" in ours or "-h" in ours) or ours[:1] in (["-h"], ["--help"]):
+        from machinectl_py.cli.help import print_verb
+
+        return print_verb(argv[0])
+    from machinectl_py.cli.parse import parse
+
+    arguments = parse(verb.OPTIONS, argv[1:], command=verb.COMMAND)
+    status: int = verb.run(arguments)
+    return status
+
+
+def report(error: BaseException) -> int:
+    """Print an error as one line, with its hint, and return the exit status."""
+    if os.environ.get("PYMACHINE_DEBUG"):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, PymachineError):
+        message, hint, status = error.message, error.hint, error.exit_status
+    elif isinstance(error, KeyboardInterrupt):
+        message, hint, status = "Interrupted", "", EXIT_FAILURE
+    elif isinstance(error, OSError):
+        subject = f"{error.filename}: " if error.filename else ""
+        message, hint, status = f"{subject}{error.strerror or error}", "", EXIT_FAILURE
+    else:
+        message = f"Internal error: {type(error).__name__}: {error}"
+        hint, status = "PYMACHINE_DEBUG=1 shows where; please report it.", EXIT_FAILURE
+    text = f"pymachine: {' '.join(message.split())}\n" + (f"hint: {hint}\n" if hint else "")
+    os.write(2, text.encode(errors="surrogateescape"))
+    return status
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command line and leave the process.
+
+    Leaves by `os._exit`, since a verb of 20 ms need not pay for taking the interpreter down.
+    """
+    try:
+        status = dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `pymachine list | head`
+        status = EXIT_FAILURE
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else EXIT_FAILURE
+    except BaseException as error:  # noqa: BLE001 - the last resort: one line, no traceback
+        status = report(error)
+    os._exit(status)

@@ -1,0 +1,97 @@
+"""Capabilities: names, masks, the bounding set, and the sets of this thread; capabilities(7)."""
+
+from __future__ import annotations
+
+import ctypes
+
+from machinectl_py.kernel import const
+from machinectl_py.kernel.libc import check, libc
+
+# <linux/capability.h>; the position is the number.
+CAPABILITY_NAMES = (
+    "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID"
+    " CAP_SETUID CAP_SETPCAP CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST"
+    " CAP_NET_ADMIN CAP_NET_RAW CAP_IPC_LOCK CAP_IPC_OWNER CAP_SYS_MODULE CAP_SYS_RAWIO"
+    " CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_PACCT CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_NICE"
+    " CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_MKNOD CAP_LEASE CAP_AUDIT_WRITE"
+    " CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG CAP_WAKE_ALARM"
+    " CAP_BLOCK_SUSPEND CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE"
+).split()
+
+_VERSION_3 = 0x20080522
+_BITS = 32
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Data(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+def parse_names(names: tuple[str, ...]) -> int:
+    """Return the mask of these capabilities, with or without "CAP_", in any case.
+
+    Raises:
+        ValueError: there is no capability of that name; its argument is the name.
+    """
+    mask = 0
+    for name in names:
+        full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
+        if full not in CAPABILITY_NAMES:
+            raise ValueError(name)
+        mask |= 1 << CAPABILITY_NAMES.index(full)
+    return mask
+
+
+def mask_names(mask: int) -> tuple[str, ...]:
+    """Return the names of the capabilities in a mask, by number."""
+    return tuple(name for number, name in enumerate(CAPABILITY_NAMES) if mask >> number & 1)
+
+
+def last_capability() -> int:
+    """Return the highest capability that the kernel knows; /proc/sys/kernel/cap_last_cap."""
+    with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
+        return int(file.read())
+
+
+def bounding_set(pid: int | str = "self") -> int:
+    """Return the bounding set of a process as a mask; CapBnd of proc_pid_status(5)."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"CapBnd:"):
+                return int(line.split()[1], 16)
+    raise OSError(f"/proc/{pid}/status has no CapBnd")
+
+
+def limit_capabilities(mask: int) -> None:
+    """Bound this thread to the capabilities in `mask`, for good.
+
+    The bounding set first, while CAP_SETPCAP is still held; then the permitted and effective
+    sets; inheritable and ambient sets are emptied, so that a payload which changes its user
+    keeps none. An execve(2) by root then gives the bounding set.
+
+    Raises:
+        OSError: with errno and "prctl" or "capset".
+    """
+    bound = bounding_set()
+    for number in range(bound.bit_length()):
+        if bound >> number & 1 and not mask >> number & 1:
+            check(
+                libc.prctl(const.PR_CAPBSET_DROP, number, 0, 0, 0),
+                "prctl",
+                f"PR_CAPBSET_DROP {number}",
+            )
+    libc.prctl(const.PR_CAP_AMBIENT, const.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    keep = mask & bound
+    header = _Header(version=_VERSION_3, pid=0)
+    data = (_Data * 2)(
+        _Data(effective=keep & 0xFFFFFFFF, permitted=keep & 0xFFFFFFFF, inheritable=0),
+        _Data(effective=keep >> _BITS, permitted=keep >> _BITS, inheritable=0),
+    )
+    check(libc.capset(ctypes.byref(header), data), "capset")

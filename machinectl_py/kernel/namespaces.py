@@ -1,0 +1,146 @@
+"""Namespaces: unshare(2), setns(2), clone3(2), and what a namespace is known by."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from machinectl_py.kernel import const
+from machinectl_py.kernel.libc import check, libc
+
+# The names in /proc/PID/ns, in the order of namespaces(7), with the flag of each.
+NAMESPACE_FLAGS = {
+    "mnt": const.CLONE_NEWNS,
+    "pid": const.CLONE_NEWPID,
+    "net": const.CLONE_NEWNET,
+    "ipc": const.CLONE_NEWIPC,
+    "uts": const.CLONE_NEWUTS,
+    "user": const.CLONE_NEWUSER,
+    "cgroup": const.CLONE_NEWCGROUP,
+    "time": const.CLONE_NEWTIME,
+}
+
+
+class _CloneArgs(ctypes.Structure):
+    """`struct clone_args` of <linux/sched.h>, in its version of Linux 5.7."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags pidfd child_tid parent_tid exit_signal stack stack_size tls"
+            " set_tid set_tid_size cgroup"
+        ).split()
+    )
+
+
+def flag_text(flags: int) -> str:
+    """Return the CLONE_ names of `flags`, as in "CLONE_NEWNS|CLONE_NEWUTS"."""
+    names = (
+        f"CLONE_NEW{'NS' if name == 'mnt' else name.upper()}"
+        for name, flag in NAMESPACE_FLAGS.items()
+        if flags & flag
+    )
+    return "|".join(names)
+
+
+def unshare(flags: int) -> None:
+    """Leave these namespaces for new ones; see unshare(2).
+
+    CLONE_NEWPID and CLONE_NEWTIME take effect for children only.
+
+    Raises:
+        OSError: with errno and "unshare".
+    """
+    check(libc.unshare(flags), "unshare", flag_text(flags))
+
+
+def setns(fd: int, flags: int) -> None:
+    """Join the namespace of `fd`, or with a pidfd those in `flags`; see setns(2).
+
+    Raises:
+        OSError: with errno and "setns".
+    """
+    check(libc.setns(fd, flags), "setns", flag_text(flags))
+
+
+def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
+    """Fork into new namespaces and, with the directory `cgroup`, into that cgroup.
+
+    Being born in a cgroup saves the migration, which waits for a grace period of the kernel
+    (10 ms); see clone3(2), CLONE_INTO_CGROUP. The caller must have one thread.
+
+    Args:
+        flags: CLONE_NEW flags; CLONE_NEWTIME is not possible here, see time_namespaces(7).
+        cgroup: descriptor of a cgroup2 directory, or -1 for the caller's own cgroup.
+
+    Returns:
+        In the parent the child's PID and a pidfd of it; in the child (0, -1).
+
+    Raises:
+        OSError: with errno and "clone3".
+    """
+    pidfd = ctypes.c_int(-1)
+    arguments = _CloneArgs(
+        flags=flags | const.CLONE_PIDFD | (const.CLONE_INTO_CGROUP if cgroup >= 0 else 0),
+        pidfd=ctypes.addressof(pidfd),
+        exit_signal=const.SIGCHLD,
+        cgroup=max(cgroup, 0),
+    )
+    size = ctypes.sizeof(arguments)
+    pid = check(
+        libc.syscall(const.NR_clone3, ctypes.byref(arguments), ctypes.c_size_t(size)), "clone3"
+    )
+    return pid, pidfd.value if pid else -1
+
+
+def namespace_id(pid: int | str, name: str) -> int:
+    """Return the inode of a process's namespace, as in /proc/PID/ns; see namespaces(7).
+
+    Raises:
+        OSError: no such process, or not allowed to look.
+    """
+    return os.stat(f"/proc/{pid}/ns/{name}").st_ino
+
+
+def sethostname(name: str) -> None:
+    """Set the hostname of the UTS namespace; see sethostname(2).
+
+    Raises:
+        OSError: with errno and "sethostname".
+    """
+    text = os.fsencode(name)
+    check(libc.sethostname(text, len(text)), "sethostname", name)
+
+
+def set_time_offsets(monotonic: int, boottime: int) -> None:
+    """Set the clocks of the time namespace that the caller's children will enter.
+
+    To be called between `unshare(CLONE_NEWTIME)` and the first child; time_namespaces(7).
+
+    Args:
+        monotonic: what is added to CLOCK_MONOTONIC, in nanoseconds.
+        boottime: what is added to CLOCK_BOOTTIME, in nanoseconds.
+
+    Raises:
+        OSError: ERANGE if a clock would stand below zero.
+    """
+    lines = (
+        f"{clock} {offset // 1_000_000_000} {offset % 1_000_000_000}\n"
+        for clock, offset in (("monotonic", monotonic), ("boottime", boottime))
+    )
+    write_proc("/proc/self/timens_offsets", "".join(lines))
+
+
+def write_proc(path: str, text: str) -> None:
+    """Write `text` to a kernel file in one write(2).
+
+    Raises:
+        OSError: with the path.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"write: {os.strerror(error.errno or 0)}", path) from None
+    finally:
+        os.close(fd)

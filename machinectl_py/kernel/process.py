@@ -1,0 +1,72 @@
+"""Processes: pidfds, prctl(2), descriptors, sessions."""
+
+from __future__ import annotations
+
+import os
+
+from machinectl_py.kernel import const
+from machinectl_py.kernel.libc import check, libc
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a pidfd of the process, close-on-exec; see pidfd_open(2).
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    return check(libc.syscall(const.NR_pidfd_open, pid, 0), "pidfd_open", str(pid))
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Send a signal to the very process of the pidfd; see pidfd_send_signal(2).
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    check(libc.syscall(const.NR_pidfd_send_signal, pidfd, signal, None, 0), "pidfd_send_signal")
+
+
+def set_parent_death_signal(signal: int) -> None:
+    """Have the kernel send `signal` to this process when its parent dies; PR_SET_PDEATHSIG."""
+    check(libc.prctl(const.PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl", "PR_SET_PDEATHSIG")
+
+
+def set_no_new_privileges() -> None:
+    """Let no execve(2) gain privileges from now on; PR_SET_NO_NEW_PRIVS."""
+    check(libc.prctl(const.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS")
+
+
+def set_name(name: str) -> None:
+    """Set the process's name, as in /proc/PID/comm, at most 15 bytes; PR_SET_NAME."""
+    buffer = os.fsencode(name)[:15]
+    import ctypes
+
+    address = ctypes.cast(ctypes.create_string_buffer(buffer), ctypes.c_void_p).value or 0
+    check(libc.prctl(const.PR_SET_NAME, address, 0, 0, 0), "prctl", "PR_SET_NAME")
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """Close the descriptors from `first` to `last`; see close_range(2).
+
+    Raises:
+        OSError: with errno and "close_range".
+    """
+    import ctypes
+
+    check(
+        libc.syscall(const.NR_close_range, ctypes.c_uint(first), ctypes.c_uint(last), 0),
+        "close_range",
+    )
+
+
+def start_ticks(pid: int) -> int:
+    """Return when the process started, in clock ticks since boot; field 22 of proc_pid_stat(5).
+
+    Together with the PID it names a process for good, as PIDs are used again.
+
+    Raises:
+        FileNotFoundError: there is no such process.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        text = file.read()
+    return int(text[text.rindex(b")") + 2 :].split()[19])

@@ -1,0 +1,71 @@
+"""What the steps ask of the layers beside the plan: the cgroup manager and the registrar.
+
+The plan may not import `managers`; the runtime hands these in. Any object of this shape will do.
+"""
+
+from __future__ import annotations
+
+from machinectl_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class CgroupManager(Protocol):
+        """Who makes the machine's cgroup: `managers/systemd.py`, `unit.py`, `embedded.py`."""
+
+        name: str
+
+        def start(self, request: CgroupRequest) -> CgroupPlace:
+            """Make the machine's cgroup, delegated, and wait until it stands.
+
+            Raises:
+                UnsupportedError: a property that this manager or host cannot set.
+                ConflictError: a unit of that name is in the way and does not go.
+                PymachineError: the manager refused; the line says why.
+            """
+
+        def remove(self, place: CgroupPlace) -> None:
+            """Kill what is left in the cgroup and take it away; nothing if it is gone."""
+
+    class Registrar(Protocol):
+        """Who keeps the host's list of machines: systemd-machined."""
+
+        def register(self, request: RegisterRequest) -> None:
+            """Enter the machine.
+
+            Raises:
+                PymachineError: refused; the line says why.
+            """
+
+        def unregister(self, name: str, leader: int) -> None:
+            """Take the machine out if it is still that of this leader; nothing if it is gone."""
+
+
+class CgroupRequest(Record):
+    """A cgroup to be made for a machine."""
+
+    name: str  # of the machine
+    slice: str
+    description: str
+    root: str
+    pids: tuple[int, ...]  # what the scope begins with: the supervisor
+    properties: tuple[tuple[str, str], ...] = ()  # ("TasksMax", "100"), as systemctl writes them
+
+
+class CgroupPlace(Record):
+    """Where the machine's cgroup is."""
+
+    unit: str  # scope or service; "" with the embedded manager
+    cgroup: str  # absolute path in the file system, of the cgroup2 hierarchy
+
+
+class RegisterRequest(Record):
+    """A machine to be entered in the host's list."""
+
+    name: str
+    machine_id: str
+    leader: int
+    root: str
+    service: str = "pymachine"
+    network_interfaces: tuple[int, ...] = ()

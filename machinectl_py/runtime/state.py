@@ -1,0 +1,245 @@
+"""What is known of the machines that run: /run/pymachine/machines/NAME/ and its lock.
+
+The supervisor holds the lock of its machine for life, by an open file description: the lock is
+taken if and only if a supervisor lives, whatever became of the process that started it. So a
+machine whose lock can be had is a leftover, and whoever finds it undoes its journal.
+
+Files in the directory, each written whole and renamed:
+
+    spec.json     the `MachineSpec`, as planned
+    state.json    the `MachineState`
+    trace.json    the `TraceEntry` list: each step with its duration
+    notify        the latest STATUS= of the machine's init, and READY's time
+    journal       the acts on the host that are not undone yet, a line each
+    control       the supervisor's socket: console and requests
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from machinectl_py.codec import decode, encode
+from machinectl_py.errors import ConflictError, NotFoundError
+from machinectl_py.kernel.process import start_ticks
+from machinectl_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    MachinePhase = Literal["opening", "running", "closing"]
+
+RUN_DIR = "/run/pymachine"
+MACHINES_DIR = f"{RUN_DIR}/machines"
+LOCK_DIR = f"{RUN_DIR}/locks"
+
+
+class MachineState(Record):
+    """A machine that runs, or is being started or stopped."""
+
+    name: str
+    leader: int  # PID 1 of the machine, as the host numbers it; 0 before it is born
+    leader_start: int  # its start in clock ticks since boot, so that a used-again PID is seen
+    supervisor: int
+    phase: MachinePhase
+    root: str
+    machine_id: str
+    kind: str  # Payload.kind
+    manager: str  # the cgroup manager: "systemd", "unit", "embedded"
+    unit: str  # the scope or service; "" with the embedded manager
+    cgroup: str  # absolute path of the machine's cgroup, above `supervisor` and `payload`
+    registered: bool  # with systemd-machined
+    private_network: bool
+    capabilities: int  # the bounding set inside
+    no_new_privileges: bool
+    seccomp: str  # file of the compiled filter; "" if there is none
+    started: int  # CLOCK_REALTIME of the start, in microseconds
+    started_monotonic: int  # CLOCK_MONOTONIC of the start, in microseconds
+    clock_offset: int  # what the machine's CLOCK_MONOTONIC adds to the host's, in nanoseconds
+    boots: int = 1  # how often its init has been started since `boot`
+
+
+class NotifyState(Record):
+    """What the machine's init has told by sd_notify(3)."""
+
+    status: str = ""
+    ready: int = 0  # CLOCK_MONOTONIC of READY=1, in microseconds; 0 before
+
+
+class TraceEntry(Record):
+    """How a step went."""
+
+    index: int  # from 1
+    name: str
+    place: str
+    describe: str
+    start: int  # CLOCK_MONOTONIC of the host, in nanoseconds
+    duration: int  # nanoseconds
+
+
+def machine_dir(name: str) -> str:
+    """Return the directory of a machine's state."""
+    return f"{MACHINES_DIR}/{name}"
+
+
+def write_whole(path: str, text: str, mode: int = 0o644) -> None:
+    """Write a file aside and rename it into place, so that no reader sees half of it.
+
+    Raises:
+        OSError: with the path.
+    """
+    aside = f"{path}.{os.getpid()}"
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+    os.rename(aside, path)
+
+
+def read_text(path: str) -> str:
+    """Return a file's text.
+
+    Raises:
+        OSError: with the path.
+    """
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def write_state(state: MachineState) -> None:
+    """Write state.json of the machine."""
+    write_whole(f"{machine_dir(state.name)}/state.json", encode(state.to_data()))
+
+
+def read_state(name: str) -> MachineState:
+    """Return the state of a machine, running or left over.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    return MachineState.from_data(decode(read_text(f"{machine_dir(name)}/state.json")))
+
+
+def read_notify(name: str) -> NotifyState:
+    """Return what the machine's init has told so far."""
+    try:
+        return NotifyState.from_data(decode(read_text(f"{machine_dir(name)}/notify")))
+    except FileNotFoundError:
+        return NotifyState()
+
+
+def read_trace(name: str) -> tuple[TraceEntry, ...]:
+    """Return the trace of a machine's last start; empty before it is written."""
+    try:
+        data = decode(read_text(f"{machine_dir(name)}/trace.json"))
+    except FileNotFoundError:
+        return ()
+    return tuple(TraceEntry.from_data(entry) for entry in data)
+
+
+def machine_names() -> tuple[str, ...]:
+    """Return the names of the machines that have a state directory, sorted; some may be stale."""
+    try:
+        return tuple(sorted(os.listdir(MACHINES_DIR)))
+    except FileNotFoundError:
+        return ()
+
+
+def leader_alive(state: MachineState) -> bool:
+    """Say whether the leader lives and is the process that we started."""
+    try:
+        return state.leader > 0 and start_ticks(state.leader) == state.leader_start
+    except OSError:
+        return False
+
+
+def take_lock(name: str) -> int | None:
+    """Take the machine's lock and return its descriptor, or None if another holds it.
+
+    The file may be unlinked by a holder that is leaving; a lock on such a file locks nothing,
+    so it is taken again on the new one.
+    """
+    os.makedirs(LOCK_DIR, mode=0o755, exist_ok=True)
+    path = f"{LOCK_DIR}/{name}"
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink > 0:
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        os.close(fd)
+
+
+def drop_lock(name: str, fd: int) -> None:
+    """Remove the lock file, then let the lock go."""
+    try:
+        os.unlink(f"{LOCK_DIR}/{name}")
+    except FileNotFoundError:
+        pass
+    os.close(fd)
+
+
+def is_locked(name: str) -> bool:
+    """Say whether somebody holds the machine's lock, without making its file."""
+    try:
+        fd = os.open(f"{LOCK_DIR}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def running_machines() -> tuple[MachineState, ...]:
+    """Return the machines that run, by name; what a killed supervisor left is removed first.
+
+    Needs no root to read; only root removes.
+    """
+    found = []
+    for name in machine_names():
+        state = find_running(name)
+        if state is not None:
+            found.append(state)
+    return tuple(found)
+
+
+def find_running(name: str) -> MachineState | None:
+    """Return the machine's state if it runs; remove what it left if it no longer does."""
+    if not is_locked(name):
+        if os.geteuid() == 0 and os.path.isdir(machine_dir(name)):
+            from machinectl_py.runtime.recover import recover
+
+            recover(name)
+        return None
+    try:
+        return read_state(name)
+    except FileNotFoundError:  # between its lock and its first state
+        return None
+
+
+def require_running(name: str) -> MachineState:
+    """Return the state of a running machine whose leader has been born.
+
+    Raises:
+        NotFoundError: no machine of that name runs.
+        ConflictError: it is still being started, or on its way out.
+    """
+    state = find_running(name)
+    if state is None:
+        if is_locked(name):
+            raise ConflictError(f"Machine '{name}' is still being started")
+        raise NotFoundError(
+            f"No machine '{name}' is running", "'pymachine list' shows those that are."
+        )
+    if not leader_alive(state):
+        raise ConflictError(f"Machine '{name}' is being stopped or restarted")
+    return state
