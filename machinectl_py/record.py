@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, dataclass_transform
 else:
 
-    def dataclass_transform(**_arguments):
+    def dataclass_transform(**_arguments: object) -> object:
         """Stand in for `typing.dataclass_transform`, which only the type checker reads."""
         return lambda decorated: decorated
 
@@ -126,7 +126,7 @@ def _field_types(cls: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         space = vars(sys.modules[base.__module__])
-        for field, text in base.__dict__.get("__annotations__", {}).items():
+        for field, text in vars(base).get("__annotations__", {}).items():
             try:
                 found[field] = eval(text, space)  # noqa: S307 - our own annotations, never input
             except NameError:  # a name imported for the type checker alone, such as Literal
@@ -140,7 +140,7 @@ def _typed(kind: Any, value: Any) -> Any:
         return kind.from_data(value)
     arguments = getattr(kind, "__args__", ())
     if isinstance(value, list):
-        if len(arguments) == 2 and arguments[1] is not Ellipsis:  # noqa: PLR2004 - a pair
+        if len(arguments) == 2 and arguments[1] is not Ellipsis:
             return tuple(_typed(of, item) for of, item in zip(arguments, value, strict=True))
         return tuple(_typed(arguments[0] if arguments else None, item) for item in value)
     if isinstance(value, dict):  # Record | None

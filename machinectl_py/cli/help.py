@@ -19,8 +19,9 @@ def print_overview(stream: TextIO) -> None:
     stream.write("pymachine [VERB] …: system containers that boot a whole distribution\n")
     for group, verbs in VERBS.items():
         stream.write(f"\n{group}:\n")
-        for verb, module in verbs.items():
-            stream.write(f"  {verb:<12} {load_verb(module).SUMMARY}\n")
+        stream.writelines(
+            f"  {verb:<12} {load_verb(module).SUMMARY}\n" for verb, module in verbs.items()
+        )
     stream.write(
         "\n'pymachine VERB --help' shows a verb's options and an example.\n"
         "'pymachine --version' shows the version.\n"

@@ -83,7 +83,7 @@ def make_in_root(root: int, path: str, *, directory: bool, mode: int = 0o755) ->
     return open_in_root(root, "/".join(parts) or ".", os.O_PATH | kind)
 
 
-def _make(parent: int, name: str, directory: bool, mode: int) -> None:  # noqa: FBT001
+def _make(parent: int, name: str, directory: bool, mode: int) -> None:
     if directory:
         os.mkdir(name, mode, dir_fd=parent)
     else:
