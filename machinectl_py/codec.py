@@ -5,11 +5,12 @@ The C accelerator behind `json`, which every CPython has, does the work; the tex
 
 from __future__ import annotations
 
+from _json import encode_basestring_ascii, make_scanner
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-from _json import encode_basestring_ascii, make_scanner
 
 
 class _Context:

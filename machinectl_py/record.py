@@ -138,7 +138,7 @@ def _field_types(cls: type) -> dict[str, Any]:
 def _typed(kind: Any, value: Any) -> Any:
     if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Record):
         return kind.from_data(value)
-    arguments = getattr(kind, "__args__", ())
+    arguments: tuple[Any, ...] = getattr(kind, "__args__", ())
     if isinstance(value, list):
         if len(arguments) == 2 and arguments[1] is not Ellipsis:
             return tuple(_typed(of, item) for of, item in zip(arguments, value, strict=True))

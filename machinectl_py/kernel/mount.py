@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
+from machinectl_py.kernel import const
 from machinectl_py.kernel.const import (
     MS_BIND,
     MS_NODEV,
@@ -38,6 +40,14 @@ _FLAG_NAMES = (
     (MS_PRIVATE, "private"),
     (MS_UNBINDABLE, "unbindable"),
 )
+
+
+class _MountAttr(ctypes.Structure):
+    """`struct mount_attr` of <linux/mount.h>."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
+    )
 
 
 def flag_names(flags: int) -> tuple[str, ...]:
@@ -77,3 +87,58 @@ def pivot_root(new_root: str, put_old: str) -> None:
         OSError: with errno, "pivot_root" and both paths.
     """
     check(libc.pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root", new_root)
+
+
+def open_tree(path: str, *, recursive: bool = True) -> int:
+    """Return a detached copy of the mount at `path`, as a descriptor; open_tree(2).
+
+    It belongs to no mount namespace, so it outlives a pivot_root(2).
+
+    Raises:
+        OSError: with errno, "open_tree" and the path.
+    """
+    flags = const.OPEN_TREE_CLONE | os.O_CLOEXEC | (const.AT_RECURSIVE if recursive else 0)
+    result = libc.syscall(const.NR_open_tree, const.AT_FDCWD, os.fsencode(path), flags)
+    return check(result, "open_tree", path)
+
+
+def move_mount(tree: int, target: str) -> None:
+    """Attach a detached mount at `target`; move_mount(2).
+
+    Raises:
+        OSError: with errno, "move_mount" and the target.
+    """
+    result = libc.syscall(
+        const.NR_move_mount,
+        tree,
+        b"",
+        const.AT_FDCWD,
+        os.fsencode(target),
+        const.MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    check(result, "move_mount", target)
+
+
+def set_attributes(path: str | int, set_: int = 0, clear: int = 0, propagation: int = 0) -> None:
+    """Change a mount and all mounts below it at once; mount_setattr(2) with AT_RECURSIVE.
+
+    Args:
+        path: where the mount is, or the descriptor of a detached one.
+        set_: MOUNT_ATTR_ flags to set.
+        clear: MOUNT_ATTR_ flags to clear.
+        propagation: MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE; 0 leaves it.
+
+    Raises:
+        OSError: with errno, "mount_setattr" and the path.
+    """
+    attributes = _MountAttr(attr_set=set_, attr_clr=clear, propagation=propagation)
+    detached = isinstance(path, int)
+    result = libc.syscall(
+        const.NR_mount_setattr,
+        path if isinstance(path, int) else const.AT_FDCWD,
+        b"" if isinstance(path, int) else os.fsencode(path),
+        const.AT_RECURSIVE | (const.AT_EMPTY_PATH if detached else 0),
+        ctypes.byref(attributes),
+        ctypes.c_size_t(ctypes.sizeof(attributes)),
+    )
+    check(result, "mount_setattr", str(path))

@@ -7,32 +7,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from machinectl_py.config.spec import MachineSpec
     from machinectl_py.plan.ports import CgroupManager, Registrar
 
     SlotValue = int | str
 
+# Slots whose number is a descriptor, which is passed on as such from process to process.
+DESCRIPTOR_SLOTS = frozenset({"console"})
+
+
+class Hooks:
+    """What the runtime lends to the steps, since the plan may not import upwards."""
+
+    manager: Callable[[str], CgroupManager]  # by its name
+    registrar: Callable[[], Registrar]
+    become_init: Callable[[], NoReturn]  # the newborn child goes on as init wrapper
+    publish: Callable[[], None]  # write the machine's state for other verbs
+
 
 class Context:
-    """The surroundings of the steps in one process.
+    """The surroundings of the steps in one process."""
 
-    Slots hold numbers, strings and descriptors. Which slots are descriptors is known by name
-    (`DESCRIPTOR_SLOTS`), so that they travel between processes as SCM_RIGHTS.
-    """
-
-    def __init__(self, spec: MachineSpec, directory: str) -> None:
-        """Begin with no slot filled.
-
-        Args:
-            spec: for steps that publish it; steps read their own fields for all else.
-            directory: the machine's state directory.
-        """
-        self.spec = spec
-        self.directory = directory
+    def __init__(self, hooks: Hooks) -> None:
+        """Begin with no slot filled."""
+        self.hooks = hooks
         self.slots: dict[str, SlotValue] = {}
-        self.manager: CgroupManager | None = None
-        self.registrar: Registrar | None = None
-        self.become_init: Callable[[], NoReturn] | None = None
         self.clock_offset = 0  # of this process's CLOCK_MONOTONIC to the host's, nanoseconds
 
     def number(self, slot: str) -> int:
@@ -50,17 +48,3 @@ class Context:
     def give(self, slot: str, value: SlotValue) -> None:
         """Fill a slot."""
         self.slots[slot] = value
-
-    def require_manager(self) -> CgroupManager:
-        """Return the cgroup manager that the runtime handed in."""
-        assert self.manager is not None
-        return self.manager
-
-    def require_registrar(self) -> Registrar:
-        """Return the registrar that the runtime handed in."""
-        assert self.registrar is not None
-        return self.registrar
-
-
-# Slots whose number is a descriptor: it is passed on, not copied, between processes.
-DESCRIPTOR_SLOTS = frozenset({"lock", "console", "leader-pidfd"})

@@ -17,35 +17,36 @@ class HostFacts(Record):
     """The host, as far as a plan depends on it."""
 
     manager: ManagerKind
-    machined: bool  # org.freedesktop.machine1 can be had
+    register: bool  # systemd-machined can be reached, and the spec wants it
     time_namespace: bool  # Linux 5.6
-    foreground: bool = False  # launcher and supervisor are one process: `run`
-    boottime: int = 0  # CLOCK_BOOTTIME now, in nanoseconds
-    monotonic: int = 0  # CLOCK_MONOTONIC now, in nanoseconds
-    os_release: str = "/usr/lib/os-release"  # the host's
-    tree_init: str = ""  # the init found in the root; "" if the payload is a command
-    payload_in_tree: bool = True
+    foreground: bool  # launcher and supervisor are one process: `run`
+    os_release: str  # the host's
+    root_device: str  # of the root directory, as in "00:2a", and
+    root_inode: int  # its inode: the name of its lock
 
 
-def probe_facts(*, manager: ManagerKind, machined: bool, foreground: bool, init: str) -> HostFacts:
+def probe_facts(
+    root: str, *, manager: ManagerKind, register: bool, foreground: bool
+) -> HostFacts:
     """Probe the host.
 
     Args:
+        root: the machine's root directory.
         manager: the cgroup manager that was chosen.
-        machined: whether the machine can be registered.
+        register: whether the machine will be registered with systemd-machined.
         foreground: whether one process is launcher and supervisor.
-        init: path inside the root of the init to boot, or "".
-    """
-    import time
 
+    Raises:
+        OSError: the root cannot be looked at.
+    """
     etc = "/etc/os-release"
+    status = os.stat(root)
     return HostFacts(
         manager=manager,
-        machined=machined,
+        register=register,
         time_namespace=os.path.exists("/proc/self/ns/time_for_children"),
         foreground=foreground,
-        boottime=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
-        monotonic=time.monotonic_ns(),
         os_release=etc if os.path.exists(etc) else "/usr/lib/os-release",
-        tree_init=init,
+        root_device=f"{status.st_dev}",
+        root_inode=status.st_ino,
     )

@@ -16,12 +16,13 @@ Files in the directory, each written whole and renamed:
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import ConflictError, NotFoundError
+from machinectl_py.kernel.locks import is_locked
 from machinectl_py.kernel.process import start_ticks
+from machinectl_py.layout import MACHINES_DIR, lock_path, machine_dir
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from typing import Literal
 
     MachinePhase = Literal["opening", "running", "closing"]
-
-RUN_DIR = "/run/pymachine"
-MACHINES_DIR = f"{RUN_DIR}/machines"
-LOCK_DIR = f"{RUN_DIR}/locks"
 
 
 class MachineState(Record):
@@ -76,11 +73,6 @@ class TraceEntry(Record):
     describe: str
     start: int  # CLOCK_MONOTONIC of the host, in nanoseconds
     duration: int  # nanoseconds
-
-
-def machine_dir(name: str) -> str:
-    """Return the directory of a machine's state."""
-    return f"{MACHINES_DIR}/{name}"
 
 
 def write_whole(path: str, text: str, mode: int = 0o644) -> None:
@@ -155,50 +147,6 @@ def leader_alive(state: MachineState) -> bool:
         return False
 
 
-def take_lock(name: str) -> int | None:
-    """Take the machine's lock and return its descriptor, or None if another holds it.
-
-    The file may be unlinked by a holder that is leaving; a lock on such a file locks nothing,
-    so it is taken again on the new one.
-    """
-    os.makedirs(LOCK_DIR, mode=0o755, exist_ok=True)
-    path = f"{LOCK_DIR}/{name}"
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_nlink > 0:
-                return fd
-        except BlockingIOError:
-            os.close(fd)
-            return None
-        os.close(fd)
-
-
-def drop_lock(name: str, fd: int) -> None:
-    """Remove the lock file, then let the lock go."""
-    try:
-        os.unlink(f"{LOCK_DIR}/{name}")
-    except FileNotFoundError:
-        pass
-    os.close(fd)
-
-
-def is_locked(name: str) -> bool:
-    """Say whether somebody holds the machine's lock, without making its file."""
-    try:
-        fd = os.open(f"{LOCK_DIR}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
 def running_machines() -> tuple[MachineState, ...]:
     """Return the machines that run, by name; what a killed supervisor left is removed first.
 
@@ -212,9 +160,23 @@ def running_machines() -> tuple[MachineState, ...]:
     return tuple(found)
 
 
+def is_supervised(name: str) -> bool:
+    """Say whether a process of ours holds the machine's lock.
+
+    Who may not look at the lock goes by the leader.
+    """
+    try:
+        return is_locked(lock_path(name))
+    except PermissionError:
+        try:
+            return leader_alive(read_state(name))
+        except FileNotFoundError:
+            return False
+
+
 def find_running(name: str) -> MachineState | None:
     """Return the machine's state if it runs; remove what it left if it no longer does."""
-    if not is_locked(name):
+    if not is_supervised(name):
         if os.geteuid() == 0 and os.path.isdir(machine_dir(name)):
             from machinectl_py.runtime.recover import recover
 
@@ -235,7 +197,7 @@ def require_running(name: str) -> MachineState:
     """
     state = find_running(name)
     if state is None:
-        if is_locked(name):
+        if is_supervised(name):
             raise ConflictError(f"Machine '{name}' is still being started")
         raise NotFoundError(
             f"No machine '{name}' is running", "'pymachine list' shows those that are."
