@@ -25,6 +25,12 @@ if TYPE_CHECKING:
                 PymachineError: the manager refused; the line says why.
             """
 
+        def locate(self, request: CgroupRequest) -> CgroupPlace:
+            """Return the place that `start` would make, for undoing one that never answered.
+
+            `cgroup` is "" where only the manager knows it.
+            """
+
         def remove(self, place: CgroupPlace) -> None:
             """Kill what is left in the cgroup and take it away; nothing if it is gone."""
 
