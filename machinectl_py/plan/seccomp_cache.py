@@ -1,0 +1,143 @@
+"""Compiled seccomp programs, kept by what went into them.
+
+To compile takes libseccomp tens of milliseconds, at every start in systemd-nspawn; to find the
+result of the last time takes a fraction of one. So nothing heavy is imported but to compile.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from machinectl_py.codec import encode
+from machinectl_py.errors import DeniedError, PymachineError
+from machinectl_py.kernel.seccomp import read_programs
+from machinectl_py.layout import RUN_DIR
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.config.spec import SeccompSpec
+
+CACHE_DIR = "/var/cache/pymachine/seccomp"
+# Where /var is read-only or full.
+FALLBACK_DIR = f"{RUN_DIR}/seccomp"
+
+# Raised with every change of plan/syscalls.py or of what kernel/seccomp.py compiles.
+TABLES = 1
+
+_LIBRARY = "libseccomp.so.2"
+
+
+def program_path(capabilities: int, seccomp: SeccompSpec) -> str:
+    """Return the path of a file with the compiled programs; `read_programs` reads it.
+
+    Args:
+        capabilities: the machine's bounding set, bit per capability.
+        seccomp: what is allowed and denied beside the default.
+
+    Raises:
+        ConfigError: there is no call or group of a name in `seccomp`.
+        DeniedError: others than root may write to the cache.
+        UnsupportedError: Python's module of libseccomp is not installed.
+        PymachineError: the programs could not be compiled or stored.
+    """
+    name = _key(capabilities, seccomp)
+    for directory in (CACHE_DIR, FALLBACK_DIR):
+        if _holds(directory, name):
+            return f"{directory}/{name}"
+    programs = _compile(capabilities, seccomp)
+    try:
+        return _store(CACHE_DIR, name, programs)
+    except OSError:
+        try:
+            return _store(FALLBACK_DIR, name, programs)
+        except OSError as error:
+            raise PymachineError(f"Failed to store the seccomp programs: {error}") from error
+
+
+def _key(capabilities: int, seccomp: SeccompSpec) -> str:
+    """Return a name for all that the programs depend on, without expanding a list."""
+    from _blake2 import blake2b
+
+    inputs = (TABLES, capabilities, seccomp.allow, seccomp.deny, os.uname().machine, _library())
+    return blake2b(encode(inputs).encode(), digest_size=16).hexdigest()
+
+
+def _library() -> tuple[str | int, ...]:
+    """Return what tells one libseccomp from the next; an upgrade brings a new file."""
+    triplet = getattr(sys.implementation, "_multiarch", "")
+    for directory in (f"/usr/lib/{triplet}", "/usr/lib64", "/usr/lib"):
+        try:
+            found = os.stat(f"{directory}/{_LIBRARY}")
+        except OSError:
+            continue
+        return (directory, found.st_ino, found.st_size, found.st_mtime_ns)
+    return ()
+
+
+def _holds(directory: str, name: str) -> bool:
+    """Tell whether the cache has these programs, whole and written by root alone.
+
+    Raises:
+        DeniedError: others may write to the directory, so that nothing in it can be trusted.
+    """
+    try:
+        if not _is_private(os.stat(directory)):
+            raise DeniedError(
+                f"'{directory}' can be written by others than root",
+                f"Remove it: rm -r {directory}",
+            )
+        fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return _is_private(os.fstat(fd)) and bool(read_programs(fd))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _is_private(found: os.stat_result) -> bool:
+    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _compile(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, ...]:
+    """Compile the mask of the audit subsystem and the allow-list, in the order to be loaded.
+
+    The mask first: the allow-list may deny prctl(2), which loads the next.
+    """
+    from machinectl_py.kernel.seccomp import compile_audit_mask, compile_filter
+    from machinectl_py.plan.syscalls import allowed_calls, known_calls
+
+    allowed = allowed_calls(capabilities, seccomp.allow, seccomp.deny)
+    refused = tuple(sorted(known_calls().difference(allowed)))
+    try:
+        programs = (compile_audit_mask(), compile_filter(allowed, refused))
+    except (OSError, RuntimeError) as error:  # of pyseccomp, of libseccomp's own module
+        raise PymachineError(f"Failed to compile the seccomp programs: {error}") from error
+    return tuple(program for program in programs if program)
+
+
+def _store(directory: str, name: str, programs: tuple[bytes, ...]) -> str:
+    """Write aside, then rename: a reader, or another start at the same time, sees a whole file.
+
+    Raises:
+        OSError: with errno.
+    """
+    from machinectl_py.kernel.seccomp import write_programs
+
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    path = f"{directory}/{name}"
+    aside = f"{path}.{os.getpid()}"
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        write_programs(fd, programs)
+        os.rename(aside, path)
+    except OSError:
+        os.unlink(aside)
+        raise
+    finally:
+        os.close(fd)
+    return path
