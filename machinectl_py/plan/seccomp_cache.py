@@ -10,9 +10,10 @@ import os
 import stat
 import sys
 
+from machinectl_py import __version__
 from machinectl_py.codec import encode
 from machinectl_py.errors import DeniedError, PymachineError
-from machinectl_py.kernel.seccomp import read_programs
+from machinectl_py.kernel import seccomp as kernel
 from machinectl_py.layout import RUN_DIR
 
 TYPE_CHECKING = False
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 CACHE_DIR = "/var/cache/pymachine/seccomp"
 # Where /var is read-only or full.
 FALLBACK_DIR = f"{RUN_DIR}/seccomp"
-
-# Raised with every change of plan/syscalls.py or of what kernel/seccomp.py compiles.
-TABLES = 1
-
-_LIBRARY = "libseccomp.so.2"
 
 
 def program_path(capabilities: int, seccomp: SeccompSpec) -> str:
@@ -46,34 +42,72 @@ def program_path(capabilities: int, seccomp: SeccompSpec) -> str:
     for directory in (CACHE_DIR, FALLBACK_DIR):
         if _holds(directory, name):
             return f"{directory}/{name}"
-    programs = _compile(capabilities, seccomp)
+    programs = compile_programs(capabilities, seccomp)
     try:
         return _store(CACHE_DIR, name, programs)
     except OSError:
-        try:
-            return _store(FALLBACK_DIR, name, programs)
-        except OSError as error:
-            raise PymachineError(f"Failed to store the seccomp programs: {error}") from error
+        pass
+    try:
+        return _store(FALLBACK_DIR, name, programs)
+    except OSError as error:
+        raise PymachineError(f"Failed to store the seccomp programs: {error}") from error
+
+
+def compile_programs(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, ...]:
+    """Compile the mask of the audit subsystem and the allow-list, in the order to be loaded.
+
+    The mask comes first: the allow-list may deny prctl(2), which loads the next.
+
+    Raises:
+        ConfigError: there is no call or group of a name in `seccomp`.
+        UnsupportedError: Python's module of libseccomp is not installed.
+        PymachineError: libseccomp refused.
+    """
+    from machinectl_py.plan.syscalls import allowed_calls, known_calls
+
+    allowed = allowed_calls(capabilities, seccomp.allow, seccomp.deny)
+    refused = tuple(sorted(known_calls().difference(allowed)))
+    try:
+        programs = (kernel.compile_audit_mask(), kernel.compile_filter(allowed, refused))
+    except (OSError, RuntimeError) as error:  # of pyseccomp, of libseccomp's own module
+        raise PymachineError(f"Failed to compile the seccomp programs: {error}") from error
+    return tuple(program for program in programs if program)
 
 
 def _key(capabilities: int, seccomp: SeccompSpec) -> str:
-    """Return a name for all that the programs depend on, without expanding a list."""
-    from _blake2 import blake2b
+    """Return a name for all that the programs depend on, without expanding a list.
 
-    inputs = (TABLES, capabilities, seccomp.allow, seccomp.deny, os.uname().machine, _library())
+    That is what was asked, our tables, our compiler, libseccomp, and the architecture.
+    """
+    from _blake2 import blake2b  # hashlib costs 2 ms to import
+
+    inputs = (
+        __version__,
+        _identity(f"{os.path.dirname(__file__)}/syscalls.py"),
+        _identity(kernel.__file__),
+        _identity(_libseccomp()),
+        os.uname().machine,
+        capabilities,
+        seccomp.allow,
+        seccomp.deny,
+    )
     return blake2b(encode(inputs).encode(), digest_size=16).hexdigest()
 
 
-def _library() -> tuple[str | int, ...]:
-    """Return what tells one libseccomp from the next; an upgrade brings a new file."""
+def _identity(path: str) -> tuple[str | int, ...]:
+    """Return what tells a file from its next version; an upgrade brings a new inode."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (path,)
+    return (path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _libseccomp() -> str:
+    """Return the path of the library, where distributions have it."""
     triplet = getattr(sys.implementation, "_multiarch", "")
-    for directory in (f"/usr/lib/{triplet}", "/usr/lib64", "/usr/lib"):
-        try:
-            found = os.stat(f"{directory}/{_LIBRARY}")
-        except OSError:
-            continue
-        return (directory, found.st_ino, found.st_size, found.st_mtime_ns)
-    return ()
+    paths = [f"{place}/libseccomp.so.2" for place in (f"/usr/lib/{triplet}", "/usr/lib64")]
+    return next((path for path in paths if os.access(path, os.F_OK)), "/usr/lib/libseccomp.so.2")
 
 
 def _holds(directory: str, name: str) -> bool:
@@ -83,16 +117,17 @@ def _holds(directory: str, name: str) -> bool:
         DeniedError: others may write to the directory, so that nothing in it can be trusted.
     """
     try:
-        if not _is_private(os.stat(directory)):
-            raise DeniedError(
-                f"'{directory}' can be written by others than root",
-                f"Remove it: rm -r {directory}",
-            )
+        private = _is_private(os.stat(directory))
+    except OSError:
+        return False
+    if not private:
+        raise DeniedError(f"'{directory}' can be written by others", f"rm -r {directory}")
+    try:
         fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        return _is_private(os.fstat(fd)) and bool(read_programs(fd))
+        return _is_private(os.fstat(fd)) and bool(kernel.read_programs(fd))
     except OSError:
         return False
     finally:
@@ -100,24 +135,7 @@ def _holds(directory: str, name: str) -> bool:
 
 
 def _is_private(found: os.stat_result) -> bool:
-    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def _compile(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, ...]:
-    """Compile the mask of the audit subsystem and the allow-list, in the order to be loaded.
-
-    The mask first: the allow-list may deny prctl(2), which loads the next.
-    """
-    from machinectl_py.kernel.seccomp import compile_audit_mask, compile_filter
-    from machinectl_py.plan.syscalls import allowed_calls, known_calls
-
-    allowed = allowed_calls(capabilities, seccomp.allow, seccomp.deny)
-    refused = tuple(sorted(known_calls().difference(allowed)))
-    try:
-        programs = (compile_audit_mask(), compile_filter(allowed, refused))
-    except (OSError, RuntimeError) as error:  # of pyseccomp, of libseccomp's own module
-        raise PymachineError(f"Failed to compile the seccomp programs: {error}") from error
-    return tuple(program for program in programs if program)
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _store(directory: str, name: str, programs: tuple[bytes, ...]) -> str:
@@ -126,14 +144,17 @@ def _store(directory: str, name: str, programs: tuple[bytes, ...]) -> str:
     Raises:
         OSError: with errno.
     """
-    from machinectl_py.kernel.seccomp import write_programs
-
-    os.makedirs(directory, mode=0o755, exist_ok=True)
-    path = f"{directory}/{name}"
-    aside = f"{path}.{os.getpid()}"
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    mask = os.umask(0o022)
     try:
-        write_programs(fd, programs)
+        os.makedirs(directory, exist_ok=True)
+        path = f"{directory}/{name}"
+        aside = f"{path}.{os.getpid()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(aside, flags, 0o644)
+    finally:
+        os.umask(mask)
+    try:
+        kernel.write_programs(fd, programs)
         os.rename(aside, path)
     except OSError:
         os.unlink(aside)

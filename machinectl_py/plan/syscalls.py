@@ -4,7 +4,7 @@ The groups are those of systemd 257 (systemd.exec(5), SystemCallFilter=; `system
 syscall-filter` prints them). A call that is known here and not allowed fails with EPERM, one that
 is not known with ENOSYS: a program that tries a newer call then falls back to the older one.
 
-Whoever changes a table raises `TABLES` of plan/seccomp_cache.py; a test holds them together.
+Numbers are libseccomp's business; it passes over what an architecture or its version has not.
 """
 
 from __future__ import annotations

@@ -1,0 +1,132 @@
+"""The kernel answers as the loaded programs say. Needs root: no_new_privs is not set."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import socket
+import time
+
+import pytest
+
+from machinectl_py.config.spec import SeccompSpec
+from machinectl_py.kernel.capabilities import parse_names
+from machinectl_py.kernel.libc import libc
+from machinectl_py.kernel.seccomp import load_filters, read_programs
+from machinectl_py.plan import seccomp_cache
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_SYS_ADMIN")
+only_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="call numbers of x86-64")
+
+KEYCTL, BPF, INIT_MODULE, NONE_SUCH = 250, 321, 175, 1000
+
+
+def errno_of(number: int, *arguments: int) -> int:
+    ctypes.set_errno(0)
+    libc.syscall(ctypes.c_long(number), *(ctypes.c_long(value) for value in arguments))
+    return ctypes.get_errno()
+
+
+def under(programs: tuple[bytes, ...], probe) -> object:
+    """Return what `probe()` gives in a child that has loaded these programs."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            load_filters(programs)
+            os.write(writer, repr(probe()).encode())
+        except BaseException as error:  # noqa: BLE001 - told to the parent
+            os.write(writer, repr(str(error)).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        text = file.read()
+    assert os.waitpid(child, 0)[1] == 0
+    return eval(text)
+
+
+def programs_for(capabilities: int = 0, **lists: tuple[str, ...]) -> tuple[bytes, ...]:
+    return seccomp_cache.compile_programs(capabilities, SeccompSpec(**lists))
+
+
+def status_line(field: str) -> str:
+    with open("/proc/self/status") as file:
+        return next(line.split()[1] for line in file if line.startswith(f"{field}:"))
+
+
+def test_filters_are_on_and_privileges_are_not_given_up():
+    seen = under(programs_for(), lambda: [status_line("Seccomp"), status_line("NoNewPrivs")])
+    assert seen == ["2", "0"]
+
+
+@only_x86_64
+def test_a_known_call_is_refused_and_an_unknown_one_is_none():
+    numbers = (KEYCTL, BPF, NONE_SUCH)
+    seen = under(programs_for(), lambda: [errno_of(number, 99) for number in numbers])
+    assert seen == [errno.EPERM, errno.EPERM, errno.ENOSYS]
+
+
+@only_x86_64
+def test_a_capability_opens_its_calls():
+    capable = programs_for(parse_names(("CAP_SYS_MODULE",)))
+    assert under(programs_for(), lambda: errno_of(INIT_MODULE, 0, 0, 0)) == errno.EPERM
+    assert under(capable, lambda: errno_of(INIT_MODULE, 0, 0, 0)) not in (0, errno.EPERM)
+
+
+@only_x86_64
+def test_allow_opens_a_call():
+    opened = programs_for(allow=("keyctl",))
+    assert under(opened, lambda: errno_of(KEYCTL, 99)) == errno.EOPNOTSUPP
+
+
+def test_there_seems_to_be_no_audit_but_other_netlink():
+    def families() -> list[int]:
+        found = []
+        for protocol in (9, 0):  # NETLINK_AUDIT, NETLINK_ROUTE
+            try:
+                socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol).close()
+                found.append(0)
+            except OSError as error:
+                found.append(error.errno)
+        return found
+
+    assert under(programs_for(), families) == [errno.EAFNOSUPPORT, 0]
+
+
+def test_what_loads_filters_may_itself_be_denied():
+    denied = programs_for(deny=("prctl", "seccomp"))
+    assert len(denied) == 2
+    assert under(denied, lambda: libc.prctl(3, 0, 0, 0, 0)) == -1  # PR_GET_DUMPABLE
+
+
+def test_a_broken_program_is_the_kernels_einval():
+    no_return = b"\x20" + bytes(7)  # a load, and then the end
+    assert "prctl: Invalid argument" in under((no_return,), lambda: "loaded")
+
+
+@pytest.mark.parametrize("program", [b"", b"\x06", bytes(8 * 4097)])
+def test_what_is_no_program_is_not_given_to_the_kernel(program):
+    with pytest.raises(OSError, match="no BPF program") as caught:
+        load_filters((program,))
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_the_cached_programs_are_the_compiled_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(seccomp_cache, "CACHE_DIR", str(tmp_path / "seccomp"))
+    path = seccomp_cache.program_path(0, SeccompSpec())
+    with open(path, "rb") as file:
+        assert read_programs(file.fileno()) == programs_for()
+
+
+def test_a_hit_takes_less_than_a_millisecond(tmp_path, monkeypatch):
+    monkeypatch.setattr(seccomp_cache, "CACHE_DIR", str(tmp_path / "seccomp"))
+    seccomp_cache.program_path(0, SeccompSpec())
+    taken = []
+    for _ in range(20):
+        began = time.perf_counter()
+        seccomp_cache.program_path(0, SeccompSpec())
+        taken.append(time.perf_counter() - began)
+    assert sorted(taken)[10] < 0.001
