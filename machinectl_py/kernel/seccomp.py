@@ -65,7 +65,7 @@ def compile_filter(allowed: tuple[str, ...], refused: tuple[str, ...]) -> bytes:
         An array of `struct sock_filter`.
 
     Raises:
-        OSError: libseccomp refused.
+        OSError, RuntimeError: libseccomp refused; which, depends on its Python module.
         UnsupportedError: its Python module is not installed.
     """
     seccomp = _pyseccomp()
@@ -89,7 +89,7 @@ def compile_audit_mask() -> bytes:
     Only where socket is a call of its own: behind socketcall(2) its arguments cannot be seen.
 
     Raises:
-        OSError: libseccomp refused.
+        OSError, RuntimeError: libseccomp refused; which, depends on its Python module.
         UnsupportedError: its Python module is not installed.
     """
     seccomp = _pyseccomp()
