@@ -1,0 +1,184 @@
+"""Where images are, what they may be called, and whether a tree can be booted.
+
+Cheap: `boot` and `run` pass through here. The rules are those of systemd: machine(5) has the
+names, systemd-nspawn(1) the places and what a root must have.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from machinectl_py.errors import ConfigError, ConflictError, NotFoundError, UnsupportedError
+from machinectl_py.kernel.paths import open_in_root
+
+MACHINES_DIR = "/var/lib/machines"
+# In the order of systemd-nspawn's search for --machine=NAME.
+SEARCH_PATH = (
+    "/etc/machines",
+    "/run/machines",
+    MACHINES_DIR,
+    "/usr/local/lib/machines",
+    "/usr/lib/machines",
+)
+INITS = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init")
+_OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")  # os-release(5)
+_HOST_NAME_MAX = 64  # <linux/utsname.h>
+_LABEL_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
+_ID_LENGTH = 32
+
+
+def is_valid_name(name: str) -> bool:
+    """Say whether a machine or image may have this name: a hostname, at most 64 characters.
+
+    Labels of letters, digits and inner hyphens, joined by single dots; see machine(5). So no
+    name is hidden, leaves its directory or is mistaken for an option.
+    """
+    return len(name) <= _HOST_NAME_MAX and all(_is_label(part) for part in name.split("."))
+
+
+def _is_label(text: str) -> bool:
+    return (
+        text != ""
+        and _LABEL_CHARACTERS.issuperset(text)
+        and not text.startswith("-")
+        and not text.endswith("-")
+    )
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no machine can have.
+
+    Raises:
+        ConfigError: it is not valid.
+    """
+    if not is_valid_name(name):
+        raise ConfigError(
+            f"'{_printable(name)}' is no valid machine name",
+            "A name is letters, digits, inner hyphens and single dots, at most 64 of them.",
+        )
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def image_names() -> tuple[str, ...]:
+    """Return the names of the images that are directories, sorted.
+
+    What is hidden by a leading dot, such as a pull under way, has no valid name.
+    """
+    found: set[str] = set()
+    for place in SEARCH_PATH:
+        try:
+            with os.scandir(place) as entries:
+                found.update(e.name for e in entries if e.is_dir() and is_valid_name(e.name))
+        except OSError:  # no such place, or not ours to read
+            continue
+    return tuple(sorted(found))
+
+
+def find_root(name: str) -> str:
+    """Return the directory of an image as an absolute path without symbolic links.
+
+    Raises:
+        ConfigError: the name is not valid.
+        NotFoundError: there is no image of that name.
+        UnsupportedError: it is a disk image.
+    """
+    check_name(name)
+    for place in SEARCH_PATH:
+        path = f"{place}/{name}"
+        if os.path.isdir(path):
+            return os.path.realpath(path)
+        if os.path.exists(f"{path}.raw"):
+            raise UnsupportedError(f"{path}.raw is a disk image; only directories can be booted")
+    raise NotFoundError(
+        f"There is no image '{name}' in {MACHINES_DIR}",
+        f"'pymachine pull debian --name={name}' makes one; "
+        "'pymachine boot --pull' does so before it boots.",
+    )
+
+
+def check_tree(root: str) -> None:
+    """Refuse a directory that is not the root of an operating system.
+
+    Raises:
+        NotFoundError: there is no such directory.
+        ConfigError: it is no directory, the host's own root, or holds no os-release(5).
+    """
+    try:
+        found = os.stat(root)
+    except OSError as error:
+        raise NotFoundError(f"{root}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigError(f"{root} is not a directory")
+    host = os.stat("/")
+    if (found.st_dev, found.st_ino) == (host.st_dev, host.st_ino):
+        raise ConfigError(f"{root} is the root of this host, which runs already")
+    if not any(_regular(root, path) for path in _OS_RELEASE):
+        raise ConfigError(
+            f"{root} has no os-release file, so it is not the root of an operating system",
+            "'pymachine pull debian' makes one.",
+        )
+
+
+def find_init(root: str) -> str:
+    """Return the path, inside the root, of the init that it would boot.
+
+    Raises:
+        NotFoundError: there is none that can be executed.
+    """
+    for path in INITS:
+        if _regular(root, path) & 0o111:
+            return path
+    raise NotFoundError(
+        f"{root} has no init that can be executed: none of {', '.join(INITS)}",
+        "Install systemd-sysv in it, or run a command: 'pymachine run -D DIR COMMAND'.",
+    )
+
+
+def machine_id(root: str) -> str:
+    """Return the machine ID that the tree has; "" if none has been given yet.
+
+    See machine-id(5): the file may be missing, empty, or say "uninitialized".
+    """
+    try:
+        fd = open_in_root(root, "/etc/machine-id", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        text = os.read(fd, _ID_LENGTH + 1).decode("ascii", "replace").strip()
+    except OSError:  # a directory
+        return ""
+    finally:
+        os.close(fd)
+    whole = len(text) == _ID_LENGTH and set(text) <= set("0123456789abcdef")
+    return text if whole and text.strip("0") else ""
+
+
+def refuse_existing(name: str) -> None:
+    """Refuse the name of an image that exists already.
+
+    Raises:
+        ConflictError: it does.
+    """
+    path = f"{MACHINES_DIR}/{name}"
+    if os.path.lexists(path):
+        raise ConflictError(
+            f"{path} exists already",
+            f"'pymachine boot {name}' starts it; --name=NAME makes another.",
+        )
+
+
+def _regular(root: str, path: str) -> int:
+    """Return the mode of a regular file inside the root, links resolved there; 0 if it is none."""
+    try:
+        fd = open_in_root(root, path, os.O_PATH)
+    except OSError:
+        return 0
+    try:
+        mode = os.fstat(fd).st_mode
+    finally:
+        os.close(fd)
+    return mode if stat.S_ISREG(mode) else 0
