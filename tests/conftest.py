@@ -1,0 +1,85 @@
+"""Fixtures for tests that run the command: trees, names of machines, the command itself."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+COMMAND = ("/usr/bin/python3", "-SI", f"{REPOSITORY}/packaging/pymachine")
+
+# `python -m pytest` has it from the current directory; `pytest` from another has not.
+if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))
+
+_numbers = itertools.count(1)
+
+
+def systemd_runs() -> bool:
+    """Say whether systemd is PID 1; sd_booted(3)."""
+    return os.path.isdir("/run/systemd/system") and (
+        Path("/proc/1/comm").read_text() == "systemd\n"
+    )
+
+
+@pytest.fixture(scope="session")
+def pymachine():
+    """Run the command as a user would; keywords are those of `subprocess.run`.
+
+    Output is captured as text unless told otherwise, and standard input is empty.
+    """
+
+    def run(*arguments, **keywords):
+        settings = {"timeout": 60, "text": True}
+        if "input" not in keywords:
+            settings["stdin"] = subprocess.DEVNULL
+        if not {"stdout", "stderr"} & keywords.keys():
+            settings["capture_output"] = True
+        settings |= keywords
+        check = settings.pop("check", False)
+        return subprocess.run([*COMMAND, *map(str, arguments)], check=check, **settings)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def manager():
+    """The cgroup manager that this host has: "systemd" or "embedded"."""
+    return "systemd" if systemd_runs() else "embedded"
+
+
+@pytest.fixture(scope="session")
+def pristine_tree():
+    """A Debian tree with systemd, which nobody writes to."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    given = os.environ.get("PYMACHINE_TEST_TREE")
+    if given:
+        return Path(given)
+    from tests.hosts.trees import build
+
+    return build("machine")
+
+
+@pytest.fixture
+def tree(pristine_tree):
+    """A Debian tree with systemd, writable, for this test alone."""
+    from tests.hosts.overlay import private_copy
+
+    with private_copy(pristine_tree) as root:
+        yield root
+
+
+@pytest.fixture
+def machine(pymachine):
+    """A name for a machine; what still runs by that name at the end is terminated."""
+    name = f"test-{os.getpid()}-{next(_numbers)}"
+    yield name
+    if os.path.exists(f"/run/pymachine/machines/{name}"):
+        ended = pymachine("terminate", name)
+        assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,82 @@
+"""Tests apart from the rest of the machine: mounts of their own, and orphans that come home."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+CLONE_NEWNS = 0x00020000
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def private_mounts() -> None:
+    """Go into a mount namespace of our own, shared again below, as a booted host's is."""
+    if _libc.unshare(CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)
+
+
+def private_state() -> None:
+    """Hide the state of machines that run here already, and ours from their verbs."""
+    Path("/run/pymachine").mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/pymachine"], check=True)
+
+
+def become_child_of_a_reaper() -> int:
+    """Return in a new child; the caller stays as its parent, and as the parent of all orphans.
+
+    Supervisors outlive the commands that started them. As children of the reaper, a
+    subreaper (prctl(2)), they can be told from all other processes of the machine; it waits for
+    them as PID 1 would, and kills those that outlive the tests. Returns the reaper's PID.
+    """
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    reaper = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        return reaper
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child as well
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            _end_children()
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+
+
+def _end_children() -> None:
+    while True:
+        for pid in Path("/proc/thread-self/children").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
+
+
+def descendants(pid: int) -> dict[int, int]:
+    """Return the living processes below a process, with their start times; proc_pid_stat(5)."""
+    parents: dict[int, tuple[int, int]] = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(") ")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[0] not in "ZX":
+            parents[int(entry)] = (int(fields[1]), int(fields[19]))
+    found: dict[int, int] = {}
+    level = {pid}
+    while level:
+        level = {child for child, (parent, _) in parents.items() if parent in level}
+        found |= {child: parents[child][1] for child in level}
+    return found

@@ -1,0 +1,155 @@
+#!/usr/bin/python3
+"""Run tests in a container host: a Debian tree booted so that systemd is its PID 1.
+
+    host.py [--suite=SUITE] -- [OPTION OF PYTEST…]
+    host.py [--suite=SUITE] --shell
+
+The host is an overlay on a tree (see `trees.py`); the source tree is at /srv/pymachine in it,
+under an overlay too, so that nothing the tests write comes back. All mounts are made in a
+namespace of this process and end with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.hosts import apart, overlay, trees  # noqa: E402
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INSIDE = "/srv/pymachine"
+BOOT_TIMEOUT = 60.0
+
+
+def prepare(root: Path, suite: str) -> None:
+    """Mount the host's tree, the source tree in it, and the trees of machines."""
+    overlay.mount_copy(trees.build("host", suite), root)
+    source = Path(f"{root}{INSIDE}")
+    source.mkdir(parents=True)
+    overlay.mount_copy(REPOSITORY, source)
+    inner = Path(f"{root}{trees.CACHE}")
+    inner.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", trees.CACHE, inner], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", inner], check=True)
+
+
+@contextmanager
+def own_cgroup() -> Iterator[None]:
+    """Live in a cgroup2 of our own for a while: systemd-nspawn makes its cgroups below ours."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    root = next(line.split(" ")[4] for line in mounts if " - cgroup2 " in line)
+    before = Path("/proc/self/cgroup").read_text().partition("0::")[2].strip()
+    own = Path(root, f"pymachine-host-{os.getpid()}")
+    own.mkdir()
+    Path(own, "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        Path(root + before, "cgroup.procs").write_text(str(os.getpid()))
+        Path(own, "cgroup.kill").write_text("1")
+        for directory, _, _ in os.walk(own, topdown=False):
+            Path(directory).rmdir()
+
+
+@contextmanager
+def booted_by_nspawn(root: Path, log: Path) -> Iterator[int]:
+    """Boot the host by systemd-nspawn; give the PID of its init, stop it at the end."""
+    environment = os.environ | {
+        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+        "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "yes",
+        "SYSTEMD_SECCOMP": "0",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"),
+                *("--machine=pymachine-host", "--capability=all", "--private-network"),
+                *("--console=read-only", f"--directory={root}"),
+            ],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield wait_for_init(process)
+    finally:
+        process.send_signal(signal.SIGTERM)  # an orderly poweroff; systemd-nspawn(1)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_for_init(process: subprocess.Popen[bytes]) -> int:
+    """Return the PID of the init below a process of systemd-nspawn, when it serves D-Bus."""
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if children and Path(f"/proc/{children[0]}/root/run/systemd/private").exists():
+            return int(children[0])
+        time.sleep(0.02)
+    raise TimeoutError("the container host does not boot")
+
+
+def enter(init: int) -> list[str]:
+    """Return the words before a command that is to run in the host's namespaces."""
+    return ["nsenter", f"--target={init}", "--all"]
+
+
+def run_inside(init: int, command: list[str], *, terminal: bool = False) -> int:
+    """Run a command in the host as a unit of it, our output its own; return its exit status."""
+    subprocess.run(
+        [*enter(init), "systemctl", "is-system-running", "--wait", "--quiet"], check=False
+    )
+    names = ("PYMACHINE_TEST_TREE", "PYMACHINE_TEST_SUITE", "TERM", "COLUMNS")
+    kept = [f"--setenv={name}" for name in names if name in os.environ]
+    unit = ["systemd-run", "--quiet", "--collect", "--wait", "--pty" if terminal else "--pipe"]
+    where = [f"--working-directory={INSIDE}", *kept]
+    return subprocess.run([*enter(init), *unit, *where, *command], check=False).returncode
+
+
+def main() -> int:
+    """Boot a host, run what was asked in it, stop it."""
+    parser = argparse.ArgumentParser(description="Run tests in a container host.")
+    parser.add_argument("--suite", default="", help="of the host's tree; default: as this host's")
+    parser.add_argument("--shell", action="store_true", help="a shell instead of tests")
+    parser.add_argument("pytest", nargs="*")
+    arguments = parser.parse_args()
+    command = ["/usr/bin/python3", "-m", "pytest", *arguments.pytest]
+    apart.private_mounts()
+    with tempfile.TemporaryDirectory(prefix="pymachine-host-", dir="/var/tmp") as work:
+        root, log = Path(work, "root"), Path(work, "console")
+        root.mkdir()
+        prepare(root, arguments.suite)
+        started = time.monotonic()
+        try:
+            with own_cgroup(), booted_by_nspawn(root, log) as init:
+                print(f"host booted in {time.monotonic() - started:.1f} s", flush=True)
+                shell = ["/bin/bash"] if arguments.shell else command
+                return run_inside(init, shell, terminal=arguments.shell)
+        except TimeoutError as error:
+            sys.stderr.write(log.read_text(errors="replace"))
+            print(f"host.py: {error}", file=sys.stderr)
+            return 1
+        finally:
+            for _layer in ("overlay", "its tmpfs"):
+                subprocess.run(["umount", "--recursive", "--lazy", root], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""What a test may not leave behind, as the kernel and the disk show it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.hosts.apart import descendants
+
+# The kernel takes mounts, links and cgroups down after the last process is gone, and systemd
+# collects its units after that.
+PATIENCE = 2.0
+
+DIRECTORIES = (
+    "/run/pymachine",
+    "/run/systemd/nspawn/locks",
+    "/run/systemd/machines",
+    "/run/systemd/transient",
+    "/run/netns",
+    "/var/lib/machines",
+)
+
+
+def snapshot(reaper: int) -> Counter[str]:
+    """Return a line for each thing there is now.
+
+    Args:
+        reaper: the process below which all processes are of the tests.
+    """
+    ours = descendants(reaper)
+    for pid in _ancestry(os.getpid()):
+        ours.pop(pid, None)
+    found = Counter(f"process {pid} {_command(pid)}" for pid in ours)
+    found.update(_mounts())
+    found.update(_cgroups(set(ours)))
+    found.update(f"link {name}" for name in os.listdir("/sys/class/net"))
+    for directory in DIRECTORIES:
+        found.update(_files(directory))
+    return found
+
+
+def leaked(before: Counter[str], reaper: int) -> list[str]:
+    """Return what is there now and was not before, after some patience; and mounts that went."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        now = snapshot(reaper)
+        lost = [f"gone: {line}" for line in (before - now) if line.startswith("mount ")]
+        left = sorted([*(now - before).elements(), *lost])
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
+
+
+def _ancestry(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        found.append(pid)
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _mounts() -> list[str]:
+    """Return the mounts by what lasts: not by their numbers, but by their propagation's kind."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        front, _, back = line.partition(" - ")
+        _id, _parent, _device, root, target, _options, *optional = front.split(" ")
+        kind, source, _super = back.split(" ", 2)
+        propagation = ",".join(word.partition(":")[0] for word in optional) or "private"
+        found.append(f"mount {kind} {source}{root} on {target} {propagation}")
+    return found
+
+
+def _cgroups(ours: set[int]) -> list[str]:
+    """Return the cgroups of machines but those in which others live: other machines that run."""
+    root = next(
+        line.split(" ")[4]
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if " - cgroup2 " in line
+    )
+    found = []
+    for top in ("pymachine", "machine.slice"):
+        for directory, _, _ in os.walk(f"{root}/{top}"):
+            try:
+                pids = Path(directory, "cgroup.procs").read_text().split()
+            except OSError:  # gone meanwhile, or threaded
+                continue
+            busy = "populated 1" in Path(directory, "cgroup.events").read_text()
+            kept = directory == f"{root}/machine.slice"  # by systemd, for the next machine
+            if not kept and (not busy or ours.intersection(map(int, pids))):
+                found.append(f"cgroup {directory}")
+    return found
+
+
+def _files(directory: str) -> list[str]:
+    """Return the files below a directory, but locks that somebody holds: a holder is a process."""
+    held = {
+        int(line.split()[-3].rpartition(":")[2])
+        for line in Path("/proc/locks").read_text().splitlines()
+        if "->" not in line
+    }
+    found = []
+    deep = directory != "/var/lib/machines"
+    for parent, directories, files in os.walk(directory):
+        if not deep:
+            found += [f"file {parent}/{name}" for name in (*directories, *files)]
+            break
+        for name in files:
+            path = Path(parent, name)
+            try:
+                if path.lstat().st_ino not in held:
+                    found.append(f"file {path}")
+            except FileNotFoundError:
+                continue
+        if parent != directory and not directories and not files:
+            found.append(f"directory {parent}")
+    return found
