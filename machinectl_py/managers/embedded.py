@@ -78,7 +78,8 @@ class EmbeddedManager:
     def remove(self, place: CgroupPlace) -> None:
         """Kill what is left in the cgroup and remove it, with the empty ones above it.
 
-        A caller that lives in it is moved to the root of the hierarchy first.
+        A caller that lives in it is moved beside PID 1 first: that cgroup, other than the
+        root where controllers are handed on, is sure to take processes.
 
         Raises:
             PymachineError: a process does not die.
@@ -86,7 +87,7 @@ class EmbeddedManager:
         root = _find_root()
         try:
             if cgroupfs.contains(place.cgroup, os.getpid()):
-                cgroupfs.move(root, os.getpid())
+                cgroupfs.move(cgroupfs.directory_of(1), os.getpid())
             cgroupfs.kill(place.cgroup)
             if not cgroupfs.wait_empty(place.cgroup, _KILL_TIMEOUT):
                 left = ", ".join(map(str, cgroupfs.pids(place.cgroup, recursive=True)))
