@@ -20,13 +20,6 @@ if str(REPOSITORY) not in sys.path:
 _numbers = itertools.count(1)
 
 
-def systemd_runs() -> bool:
-    """Say whether systemd is PID 1; sd_booted(3)."""
-    return os.path.isdir("/run/systemd/system") and (
-        Path("/proc/1/comm").read_text() == "systemd\n"
-    )
-
-
 @pytest.fixture(scope="session")
 def pymachine():
     """Run the command as a user would; keywords are those of `subprocess.run`.
@@ -50,6 +43,8 @@ def pymachine():
 @pytest.fixture(scope="session")
 def manager():
     """The cgroup manager that this host has: "systemd" or "embedded"."""
+    from tests.hosts.apart import systemd_runs
+
     return "systemd" if systemd_runs() else "embedded"
 
 

@@ -1,4 +1,4 @@
-"""Tests apart from the rest of the machine: mounts of their own, and orphans that come home."""
+"""Tests apart from the rest of the machine: own mounts, own cgroup, orphans that come home."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
@@ -29,6 +30,43 @@ def private_state() -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/pymachine"], check=True)
 
 
+def systemd_runs() -> bool:
+    """Say whether systemd is PID 1; sd_booted(3)."""
+    return os.path.isdir("/run/systemd/system") and (
+        Path("/proc/1/comm").read_text() == "systemd\n"
+    )
+
+
+def cgroup2_root() -> str:
+    """Return where the cgroup2 hierarchy is mounted."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    return next(line.split(" ")[4] for line in mounts if " - cgroup2 " in line)
+
+
+def enter_own_cgroup() -> tuple[Path, Path]:
+    """Go into a new cgroup2 below the root; return it and the one we were in.
+
+    systemd-nspawn with --keep-unit makes the cgroups `supervisor` and `payload` in its caller's,
+    and two callers in one, such as the root, would be in each other's way.
+    """
+    root = cgroup2_root()
+    before = Path(root + Path("/proc/self/cgroup").read_text().partition("0::")[2].strip())
+    own = Path(root, f"pymachine-tests-{os.getpid()}")
+    own.mkdir()
+    Path(own, "cgroup.procs").write_text(str(os.getpid()))
+    return own, before
+
+
+def leave_own_cgroup(own: Path, before: Path) -> None:
+    """Go back, and remove our cgroup with all that is in it."""
+    Path(before, "cgroup.procs").write_text(str(os.getpid()))
+    Path(own, "cgroup.kill").write_text("1")
+    while "populated 1" in Path(own, "cgroup.events").read_text():
+        time.sleep(0.005)
+    for directory, _, _ in os.walk(own, topdown=False):
+        Path(directory).rmdir()
+
+
 def become_child_of_a_reaper() -> int:
     """Return in a new child; the caller stays as its parent, and as the parent of all orphans.
 
@@ -38,18 +76,26 @@ def become_child_of_a_reaper() -> int:
     """
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     reaper = os.getpid()
+    # Where systemd runs, cgroups are its own, and we are in one of our unit.
+    cgroups = None if systemd_runs() else enter_own_cgroup()
     child = os.fork()
     if child == 0:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         return reaper
+    code = _reap_until_end_of(child)
+    if cgroups:
+        leave_own_cgroup(*cgroups)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _reap_until_end_of(child: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child as well
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     while True:
         pid, status = os.wait()
         if pid == child:
             _end_children()
-            code = os.waitstatus_to_exitcode(status)
-            os._exit(code if code >= 0 else 128 - code)
+            return os.waitstatus_to_exitcode(status)
 
 
 def _end_children() -> None:

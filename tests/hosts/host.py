@@ -47,24 +47,6 @@ def prepare(root: Path, suite: str) -> None:
 
 
 @contextmanager
-def own_cgroup() -> Iterator[None]:
-    """Live in a cgroup2 of our own for a while: systemd-nspawn makes its cgroups below ours."""
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    root = next(line.split(" ")[4] for line in mounts if " - cgroup2 " in line)
-    before = Path("/proc/self/cgroup").read_text().partition("0::")[2].strip()
-    own = Path(root, f"pymachine-host-{os.getpid()}")
-    own.mkdir()
-    Path(own, "cgroup.procs").write_text(str(os.getpid()))
-    try:
-        yield
-    finally:
-        Path(root + before, "cgroup.procs").write_text(str(os.getpid()))
-        Path(own, "cgroup.kill").write_text("1")
-        for directory, _, _ in os.walk(own, topdown=False):
-            Path(directory).rmdir()
-
-
-@contextmanager
 def booted_by_nspawn(root: Path, log: Path) -> Iterator[int]:
     """Boot the host by systemd-nspawn; give the PID of its init, stop it at the end."""
     environment = os.environ | {
@@ -132,13 +114,14 @@ def main() -> int:
     arguments = parser.parse_args()
     command = ["/usr/bin/python3", "-m", "pytest", *arguments.pytest]
     apart.private_mounts()
+    cgroups = apart.enter_own_cgroup()
     with tempfile.TemporaryDirectory(prefix="pymachine-host-", dir="/var/tmp") as work:
         root, log = Path(work, "root"), Path(work, "console")
         root.mkdir()
         prepare(root, arguments.suite)
         started = time.monotonic()
         try:
-            with own_cgroup(), booted_by_nspawn(root, log) as init:
+            with booted_by_nspawn(root, log) as init:
                 print(f"host booted in {time.monotonic() - started:.1f} s", flush=True)
                 shell = ["/bin/bash"] if arguments.shell else command
                 return run_inside(init, shell, terminal=arguments.shell)
@@ -149,6 +132,7 @@ def main() -> int:
         finally:
             for _layer in ("overlay", "its tmpfs"):
                 subprocess.run(["umount", "--recursive", "--lazy", root], check=True)
+            apart.leave_own_cgroup(*cgroups)
 
 
 if __name__ == "__main__":

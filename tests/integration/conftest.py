@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-from tests.conftest import systemd_runs
 from tests.hosts import apart
 from tests.integration import leaks
 
@@ -17,7 +16,7 @@ def pytest_configure(config):
     if os.geteuid() != 0:
         return
     config.stash[_reaper] = apart.become_child_of_a_reaper()
-    if not systemd_runs():  # whose units would not see what we mount
+    if not apart.systemd_runs():  # whose units would not see what we mount
         apart.private_mounts()
         apart.private_state()
 

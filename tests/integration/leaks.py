@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.hosts.apart import descendants
+from tests.hosts.apart import cgroup2_root, descendants
 
 # The kernel takes mounts, links and cgroups down after the last process is gone, and systemd
 # collects its units after that.
@@ -82,11 +82,7 @@ def _mounts() -> list[str]:
 
 def _cgroups(ours: set[int]) -> list[str]:
     """Return the cgroups of machines but those in which others live: other machines that run."""
-    root = next(
-        line.split(" ")[4]
-        for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        if " - cgroup2 " in line
-    )
+    root = cgroup2_root()
     found = []
     for top in ("pymachine", "machine.slice"):
         for directory, _, _ in os.walk(f"{root}/{top}"):
