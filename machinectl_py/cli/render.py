@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 
 from machinectl_py.cli.parse import Option
 from machinectl_py.codec import encode
@@ -40,16 +42,91 @@ def print_json(value: Any, mode: str) -> None:
     if mode == "pretty":
         import json
 
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        # Bytes of /proc that are no UTF-8 are lone surrogates, which JSON can only escape.
+        sys.stdout.write(text.encode(errors="backslashreplace").decode())
     else:
         sys.stdout.write(encode(value) + "\n")
 
 
-def print_table(heads: tuple[str, ...], rows: list[tuple[str, ...]], *, legend: bool) -> None:
-    """Print columns, each as wide as its widest cell; an empty cell is a dash, as machinectl's."""
-    cells = [[cell or "-" for cell in row] for row in rows]
-    lines = ([list(heads)] if legend else []) + cells
+def printable(text: str) -> str:
+    """Return a text of a machine's with control characters escaped.
+
+    Names of processes, os-release and status texts are the machine's to choose: they must not
+    drive the terminal of who looks at them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "replace").decode()
+        for letter in text
+    )
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal on standard output; 0 if it is none."""
+    try:
+        return os.get_terminal_size(1).columns
+    except OSError:
+        return 0
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a text of at most `width` columns, cut with an ellipsis; 0 is no limit."""
+    return text[: width - 1] + "…" if 0 < width < len(text) else text
+
+
+def print_table(
+    heads: tuple[str, ...], rows: list[tuple[str, ...]], *, legend: bool, width: int = 0
+) -> None:
+    """Print columns, each as wide as its widest cell; an empty cell is a dash, as machinectl's.
+
+    Args:
+        heads: the heads of the columns.
+        rows: the cells; one of several lines continues below, as a list of addresses does.
+        legend: whether the heads are printed.
+        width: columns at which lines are cut; 0 cuts none.
+    """
+    lines = [list(heads)] if legend else []
+    for row in rows:
+        lines += _lines_of(row)
     widths = [max((len(line[n]) for line in lines), default=0) for n in range(len(heads))]
     for line in lines:
-        text = " ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        sys.stdout.write(text.rstrip() + "\n")
+        text = " ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True))
+        sys.stdout.write(shorten(text.rstrip(), width) + "\n")
+
+
+def _lines_of(row: tuple[str, ...]) -> list[list[str]]:
+    """Return the lines that a row takes: as many as its tallest cell."""
+    cells = [[printable(line) for line in (cell or "-").split("\n")] for cell in row]
+    height = max(map(len, cells))
+    return [[cell[n] if n < len(cell) else "" for cell in cells] for n in range(height)]
+
+
+def timestamp(microseconds: int) -> str:
+    """Return a CLOCK_REALTIME time as systemd prints it: "Tue 2026-11-24 00:20:17 UTC"."""
+    return time.strftime("%a %Y-%m-%d %H:%M:%S %Z", time.localtime(microseconds // 1_000_000))
+
+
+_UNITS = (
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("min", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1000),
+)
+
+
+def timespan(microseconds: int) -> str:
+    """Return a duration by its two largest units: "2h 5min", "12s", "530ms"."""
+    parts: list[str] = []
+    for name, size in _UNITS:
+        if microseconds >= size and len(parts) < 2 and (name != "ms" or not parts):
+            parts.append(f"{microseconds // size}{name}")
+            microseconds %= size
+    return " ".join(parts) or "0ms"
+
+
+def seconds(microseconds: int) -> str:
+    """Return a short duration with two digits after the point: "0.53 s"."""
+    return f"{microseconds / 1_000_000:.2f} s"

@@ -1,0 +1,138 @@
+"""`pymachine status`: what there is to know of a machine, in the manner of `machinectl status`."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from machinectl_py.cli.parse import Option
+from machinectl_py.cli.render import (
+    JSON_OPTIONS,
+    json_mode,
+    print_json,
+    printable,
+    seconds,
+    shorten,
+    terminal_width,
+    timespan,
+    timestamp,
+)
+from machinectl_py.errors import UsageError
+from machinectl_py.kernel import procfs
+from machinectl_py.runtime.inspect_network import host_interfaces, machine_addresses
+from machinectl_py.runtime.inspect_os import os_release
+from machinectl_py.runtime.inspect_processes import cgroup_tree
+from machinectl_py.runtime.properties import CLASS, SERVICE, read_properties, ready_after, uptime
+from machinectl_py.runtime.state import read_notify, require_running
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from machinectl_py.cli.parse import Arguments
+    from machinectl_py.runtime.inspect_processes import CgroupNode
+    from machinectl_py.runtime.state import MachineState
+
+USAGE = "status NAME… [OPTION…]"
+SUMMARY = "Show how machines are, with their processes by cgroup"
+DETAILS = ""
+EXAMPLE = "pymachine status debian"
+OPTIONS = (
+    Option(name="--full", short="-l", help="do not cut lines at the terminal's width"),
+    *JSON_OPTIONS,
+)
+COMMAND = -1
+_LABEL_WIDTH = 16  # machinectl's, so that the colons stand where the eye looks for them
+
+
+def run(arguments: Arguments) -> int:
+    """Print each machine's status."""
+    if not arguments.words:
+        raise UsageError("'status' needs the name of a machine")
+    mode = json_mode(arguments)
+    if mode:
+        print_json([_data(require_running(name)) for name in arguments.words], mode)
+        return 0
+    width = 0 if arguments.flag("full") else terminal_width()
+    for number, name in enumerate(arguments.words):
+        state = require_running(name)
+        if number:
+            sys.stdout.write("\n")
+        for line in _lines(state):
+            sys.stdout.write(shorten(printable(line), width) + "\n")
+    return 0
+
+
+def _data(state: MachineState) -> dict[str, object]:
+    """Return the properties and the tree of cgroups."""
+    return {**read_properties(state), "Processes": cgroup_tree(state.cgroup).to_data()}
+
+
+def _lines(state: MachineState) -> Iterator[str]:
+    yield f"{state.name}({state.machine_id})" if state.machine_id else state.name
+    for label, text in _fields(state):
+        if text:
+            yield f"{label:>{_LABEL_WIDTH}}{':' if label else ' '} {text}"
+    for line in _tree_lines(cgroup_tree(state.cgroup), ""):
+        yield " " * (_LABEL_WIDTH + 2) + line
+
+
+def _fields(state: MachineState) -> Iterator[tuple[str, str]]:
+    """Yield labels and texts in machinectl's order, ours after them."""
+    yield "Since", _since(state)
+    yield "Leader", _process(state.leader)
+    yield "Service", f"{SERVICE}; class {CLASS}"
+    yield "Root", state.root
+    yield "Iface", " ".join(name for _, name in host_interfaces(state))
+    for number, address in enumerate(machine_addresses(state)):
+        yield "" if number else "Address", address
+    yield "OS", os_release(state).get("PRETTY_NAME", "")
+    yield "State", _readiness(state)
+    yield "Status", f'"{text}"' if (text := read_notify(state.name).status) else ""
+    yield "Uptime", _uptime(state)
+    yield "Supervisor", _process(state.supervisor)
+    yield "Manager", state.manager + (", registered with systemd-machined" * state.registered)
+    yield "Unit", state.unit
+    yield "CGroup", state.cgroup
+
+
+def _since(state: MachineState) -> str:
+    ago = max(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000 - state.started_monotonic, 0)
+    return f"{timestamp(state.started)}; {timespan(ago)} ago"
+
+
+def _process(pid: int) -> str:
+    try:
+        return f"{pid} ({procfs.comm(pid)})"
+    except OSError:  # ended, or hidden by hidepid=
+        return str(pid)
+
+
+def _readiness(state: MachineState) -> str:
+    after = ready_after(state)
+    if after:
+        return f"{state.phase}, ready after {seconds(after)}"
+    return f"{state.phase}, not ready yet" if state.kind == "boot" else state.phase
+
+
+def _uptime(state: MachineState) -> str:
+    """Return how long the machine has been up by its own clock, and how often it was started."""
+    try:
+        text = timespan(uptime(state))
+    except OSError:
+        return ""
+    return f"{text}, boot number {state.boots}" if state.boots > 1 else text
+
+
+def _tree_lines(node: CgroupNode, indent: str) -> Iterator[str]:
+    """Yield the processes and cgroups below a node, in the manner of systemd-cgls(1)."""
+    size = max((len(str(pid)) for pid, _ in node.processes), default=0)
+    entries: list[tuple[str, CgroupNode | None]] = [
+        (f"{pid:>{size}} {command}", None) for pid, command in node.processes
+    ]
+    entries += [(child.name, child) for child in node.children]
+    for number, (text, child) in enumerate(entries):
+        last = number == len(entries) - 1
+        yield f"{indent}{'└─' if last else '├─'}{text}"
+        if child:
+            yield from _tree_lines(child, f"{indent}{'  ' if last else '│ '}")

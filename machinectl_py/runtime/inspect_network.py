@@ -1,0 +1,36 @@
+"""The network of a machine, seen from outside; one that shares the host's has none of its own."""
+
+from __future__ import annotations
+
+from machinectl_py.errors import UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.runtime.state import MachineState
+
+
+def machine_addresses(state: MachineState) -> tuple[str, ...]:
+    """Return the machine's own addresses, the widest scope first.
+
+    None where the caller may not look, or without pyroute2: a listing goes on without them.
+    """
+    if not state.private_network:
+        return ()
+    from machinectl_py.network.addresses import addresses
+
+    try:
+        return tuple(found.address for found in addresses(state.leader))
+    except (OSError, UnsupportedError):
+        return ()
+
+
+def host_interfaces(state: MachineState) -> tuple[tuple[int, str], ...]:
+    """Return (index, name) of the host's interfaces that belong to the machine; as above."""
+    if not state.private_network:
+        return ()
+    from machinectl_py.network import addresses
+
+    try:
+        return addresses.host_interfaces(state.leader)
+    except (OSError, UnsupportedError):
+        return ()
