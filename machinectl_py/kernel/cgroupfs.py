@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Where the hierarchy is when cgroup v2 stands alone, and beside v1 as systemd's hybrid layout.
 _USUAL_MOUNTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 _SIGKILL = 9
+_LOOK_AGAIN = 0.02  # seconds
 
 
 def find_cgroup2() -> str:
@@ -182,7 +183,9 @@ def wait_empty(path: str, timeout: float) -> bool:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            poller.poll(left * 1000)
+            # Not to the deadline: the kernel sends at most one sign in 10 ms, and one that is
+            # due later is lost where the cgroup is removed before.
+            poller.poll(min(left, _LOOK_AGAIN) * 1000)
     except OSError as error:
         if error.errno != errno.ENODEV:  # removed
             raise
