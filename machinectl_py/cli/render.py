@@ -8,6 +8,7 @@ import time
 
 from machinectl_py.cli.parse import Option
 from machinectl_py.codec import encode
+from machinectl_py.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,17 @@ JSON_OPTIONS = (
     Option(name="--j", short="-j", help="JSON: pretty on a terminal, else short"),
 )
 LEGEND_OPTION = Option(name="--no-legend", help="print no column heads and no footer")
+
+
+def one_name(arguments: Arguments, verb: str) -> str:
+    """Return the one machine's name that a verb takes.
+
+    Raises:
+        UsageError: there is none, or more.
+    """
+    if len(arguments.words) != 1:
+        raise UsageError(f"'{verb}' takes the name of one machine")
+    return arguments.words[0]
 
 
 def json_mode(arguments: Arguments) -> str:
@@ -103,6 +115,23 @@ def _lines_of(row: tuple[str, ...]) -> list[list[str]]:
     return [[cell[n] if n < len(cell) else "" for cell in cells] for n in range(height)]
 
 
+def tree_indents(depths: list[int]) -> list[str]:
+    """Return what to draw before each row of a tree that is listed parents first.
+
+    Args:
+        depths: of each row; a child's is its parent's plus one.
+    """
+    indents: list[str] = []
+    open_below: set[int] = set()  # depths at which a later row continues
+    for depth in reversed(depths):
+        open_below = {level for level in open_below if level <= depth}
+        bars = "".join("│ " if level in open_below else "  " for level in range(1, depth))
+        elbow = "├─" if depth in open_below else "└─"
+        indents.append(bars + elbow if depth else "")
+        open_below.add(depth)
+    return indents[::-1]
+
+
 def timestamp(microseconds: int) -> str:
     """Return a CLOCK_REALTIME time as systemd prints it: "Tue 2026-11-24 00:20:17 UTC"."""
     return time.strftime("%a %Y-%m-%d %H:%M:%S %Z", time.localtime(microseconds // 1_000_000))
@@ -130,3 +159,13 @@ def timespan(microseconds: int) -> str:
 def seconds(microseconds: int) -> str:
     """Return a short duration with two digits after the point: "0.53 s"."""
     return f"{microseconds / 1_000_000:.2f} s"
+
+
+def size(amount: int) -> str:
+    """Return bytes as systemd prints them: "512B", "3.4M"."""
+    value, unit = float(amount), "B"
+    for larger in "KMGTP":
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{amount}B" if unit == "B" else f"{value:.1f}{unit}"
