@@ -163,12 +163,12 @@ def refuse_existing(name: str) -> None:
     Raises:
         ConflictError: it does.
     """
-    path = f"{MACHINES_DIR}/{name}"
-    if os.path.lexists(path):
-        raise ConflictError(
-            f"{path} exists already",
-            f"'pymachine boot {name}' starts it; --name=NAME makes another.",
-        )
+    for path in (f"{MACHINES_DIR}/{name}", f"{MACHINES_DIR}/{name}.raw"):
+        if os.path.lexists(path):
+            raise ConflictError(
+                f"{path} exists already",
+                f"'pymachine boot {name}' starts it; --name=NAME makes another.",
+            )
 
 
 def _regular(root: str, path: str) -> int:

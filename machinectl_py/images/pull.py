@@ -1,0 +1,209 @@
+"""Getting an image: built aside from the distribution's own packages, then renamed into place.
+
+The image's lock, the one that machinectl takes for the same name, is held meanwhile. So what
+stands in a place aside whose lock is free was left by a pull that was killed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from machinectl_py.errors import (
+    ConfigError,
+    ConflictError,
+    DeniedError,
+    PymachineError,
+    UnsupportedError,
+)
+from machinectl_py.images import store
+from machinectl_py.kernel.libc import check, libc
+from machinectl_py.kernel.locks import drop_lock, take_lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.images.interruption import Interruption
+    from machinectl_py.images.mmdebstrap import Progress, Recipe
+
+DISTRIBUTIONS = ("debian",)
+VARIANTS = ("minbase", "important", "standard")
+LOG_DIR = "/var/log/pymachine"
+# An init, the bus and sessions, a console to log in at, and what one looks around with;
+# nss-myhostname makes "localhost" and the machine's own name resolve.
+_PACKAGES = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "libpam-systemd",
+    "libnss-myhostname",
+    "login",
+    "passwd",
+    "iproute2",
+    "procps",
+)
+_ASIDE = ".pull-"
+_LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+
+
+def pull(
+    distribution: str,
+    suite: str,
+    name: str,
+    progress: Progress,
+    *,
+    variant: str = "minbase",
+    include: tuple[str, ...] = (),
+) -> str:
+    """Make the image NAME from a distribution's packages.
+
+    Whatever goes wrong, and on SIGINT, SIGTERM and SIGHUP, nothing is left but a log.
+
+    Args:
+        distribution: one of DISTRIBUTIONS.
+        suite: its release; "" for the host's own or the stable one.
+        name: of the image; "" for the distribution's.
+        progress: called with what is being done and how far it is.
+        variant: one of VARIANTS.
+        include: packages to install besides.
+
+    Returns:
+        The image's directory.
+
+    Raises:
+        ConfigError: a word that is not valid.
+        UnsupportedError: another distribution; mmdebstrap is not installed.
+        DeniedError: the caller is not root.
+        ConflictError: the image exists, or is being pulled.
+        PymachineError: the build failed, or was interrupted.
+    """
+    name = name or distribution
+    _check(distribution, suite, name, include)
+    if os.geteuid() != 0:
+        raise DeniedError("Only root may make images", "Try it with sudo.")
+    os.makedirs(store.MACHINES_DIR, 0o700, exist_ok=True)
+    store.refuse_existing(name)
+    from machinectl_py.images.interruption import Interruption
+
+    lock = take_lock(_lock_path(name))
+    if lock is None:
+        raise ConflictError(f"Image '{name}' is being pulled or in use by another process")
+    try:
+        store.refuse_existing(name)  # it may have come while the lock was another's
+        with Interruption() as interruption:
+            remove_stale(held=name)
+            recipe, keyrings = _recipe(suite, variant, include)
+            return _build_aside(name, recipe, keyrings, progress, interruption)
+    finally:
+        drop_lock(_lock_path(name), lock)
+
+
+def _check(distribution: str, suite: str, name: str, include: tuple[str, ...]) -> None:
+    if distribution not in DISTRIBUTIONS:
+        raise UnsupportedError(
+            f"Cannot pull '{distribution}'", f"Supported: {', '.join(DISTRIBUTIONS)}."
+        )
+    store.check_name(name)
+    for word in (suite, *include):
+        # No leading "-", no comma or blank that would make two words of one for apt.
+        if word and not (word[0] in _LOWER and _LOWER.union("+-.").issuperset(word)):
+            raise ConfigError(f"'{word}' is no valid name of a suite or package")
+
+
+def _recipe(suite: str, variant: str, include: tuple[str, ...]) -> tuple[Recipe, tuple[str, ...]]:
+    """Return how the image is made, and the keyrings that its sources name."""
+    from machinectl_py.images import mirror
+    from machinectl_py.images.mmdebstrap import Recipe
+
+    suite = suite or mirror.default_suite()
+    sources = mirror.choose_sources(suite, mirror.host_sources())
+    # Without its certificates the machine's own apt could not reach such a mirror.
+    https = any(source.uri.startswith("https:") for source in sources)
+    packages = dict.fromkeys((*_PACKAGES, *(("ca-certificates",) if https else ()), *include))
+    recipe = Recipe(
+        suite=suite,
+        sources=tuple(source.line() for source in sources),
+        variant=variant,
+        packages=tuple(packages),
+        environment=mirror.proxy_environment(),
+    )
+    return recipe, tuple(dict.fromkeys(s.keyring for s in sources if s.keyring))
+
+
+def _build_aside(
+    name: str,
+    recipe: Recipe,
+    keyrings: tuple[str, ...],
+    progress: Progress,
+    interruption: Interruption,
+) -> str:
+    from machinectl_py.images.finish import finish_tree
+    from machinectl_py.images.mmdebstrap import build
+
+    aside, target = f"{store.MACHINES_DIR}/{_ASIDE}{name}", f"{store.MACHINES_DIR}/{name}"
+    log_path, log = _open_log(name)
+    try:
+        build(recipe, aside, log=log, progress=progress, interruption=interruption)
+        progress("writing it to the disk", "")
+        finish_tree(aside, keyrings)
+        _sync(aside)
+        interruption.check()
+        os.rename(aside, target)
+    except PymachineError as error:
+        if log >= 0 and not error.hint:
+            error.hint = f"All of its output is in {log_path}."
+        raise
+    except OSError as error:
+        raise PymachineError(f"Cannot make {target}: {error.strerror or error}") from error
+    else:
+        if log >= 0:
+            os.unlink(log_path)
+    finally:
+        if log >= 0:
+            os.close(log)
+        _remove_tree(aside)
+    return target
+
+
+def remove_stale(held: str = "") -> None:
+    """Remove what killed pulls have left.
+
+    Args:
+        held: the name whose lock the caller holds.
+    """
+    for entry in os.listdir(store.MACHINES_DIR):
+        name = entry.removeprefix(_ASIDE)
+        if name == entry or not store.is_valid_name(name):
+            continue
+        lock = None if name == held else take_lock(_lock_path(name))
+        if name == held or lock is not None:
+            _remove_tree(f"{store.MACHINES_DIR}/{entry}")
+        if lock is not None:
+            drop_lock(_lock_path(name), lock)
+
+
+def _remove_tree(path: str) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _lock_path(name: str) -> str:
+    """Return the lock of an image, where systemd's tools have it too."""
+    return f"{store.MACHINES_DIR}/.#{name}.lck"
+
+
+def _open_log(name: str) -> tuple[str, int]:
+    path = f"{LOG_DIR}/pull-{name}.log"
+    try:
+        os.makedirs(LOG_DIR, 0o755, exist_ok=True)
+        return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    except OSError:  # a log is worth no failure
+        return path, -1
+
+
+def _sync(path: str) -> None:
+    """Write the file system out, so that a crash cannot leave the image hollow; syncfs(2)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        check(libc.syncfs(fd), "syncfs", path)
+    finally:
+        os.close(fd)
