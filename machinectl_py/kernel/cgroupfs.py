@@ -284,3 +284,18 @@ def enable(path: str, names: Iterable[str]) -> None:
     missing = set(names).difference(read(path, "cgroup.subtree_control").split())
     if missing:
         write(path, "cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(missing)))
+
+
+def enable_all(path: str) -> tuple[str, ...]:
+    """Hand every controller on to the cgroups below, as far as that can be done.
+
+    Returns:
+        Those that are handed on: not one that would need a cgroup without processes.
+    """
+    for name in controllers(path):
+        try:
+            enable(path, (name,))
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL):
+                raise
+    return tuple(read(path, "cgroup.subtree_control").split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 _PRIVATE_SOCKET = "/run/systemd/private"
 _SYSTEMD = "org.freedesktop.systemd1"
 _MACHINED = "org.freedesktop.machine1"
-_LOST = {"Disconnected", "NoReply", "ECONNRESET", "ENOTCONN", "EPIPE", "ECONNREFUSED"}
+_LOST_NAMES = frozenset({"Disconnected", "NoReply"})
+_LOST_ERRNOS = frozenset(
+    {errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE, errno.ECONNREFUSED, errno.EINTR}
+)
 _CLOSE = (-1, None)
 
 
@@ -30,9 +34,8 @@ class BusError(PymachineError):
 
     def __init__(self, error: Any) -> None:
         """Take the text and the name out of pystemd's exception."""
-        import errno
-
-        self.errno: int = -error.errno
+        # pystemd's exception of an interrupted call derives from OSError, which hides the number.
+        self.errno: int = -error.errno if error.errno else errno.EINTR
         text = error.err_message or os.strerror(self.errno)
         super().__init__(text.decode(errors="replace") if isinstance(text, bytes) else text)
         full = error.err_name
@@ -45,8 +48,8 @@ class BusError(PymachineError):
 
     @property
     def lost(self) -> bool:
-        """Whether the connection broke, as in `systemctl daemon-reexec`; the call may be done."""
-        return self.name in _LOST
+        """Whether no answer came, as in `systemctl daemon-reexec`; the call may be done or not."""
+        return self.name in _LOST_NAMES or self.errno in _LOST_ERRNOS
 
 
 class Bus:
@@ -140,7 +143,14 @@ class Bus:
             if left <= 0:
                 return None
             if message.get_type() == 0:  # no message: all that came is processed
-                self._attempt(self._connection.wait, int(left * 1_000_000))
+                self._wait(left)
+
+    def _wait(self, seconds: float) -> None:
+        try:
+            self._attempt(self._connection.wait, int(seconds * 1_000_000))
+        except BusError as error:
+            if error.errno != errno.EINTR:  # a signal of ours
+                raise
 
     def properties(self, entries: Iterable[Property]) -> Arguments:
         """Return arguments of the type a(sv), which pystemd's own signatures cannot express."""

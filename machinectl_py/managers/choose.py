@@ -87,7 +87,10 @@ def choose(name: str, keep_unit: bool) -> CgroupManager:
 
 
 def has_machined() -> bool:
-    """Say whether systemd-machined can be reached: the bus is there, and its unit not masked."""
+    """Say whether systemd-machined can be reached: the bus is there, and its unit not masked.
+
+    It takes only machines that live in a unit of systemd, so none of the embedded manager's.
+    """
     if not os.path.exists(_SYSTEM_BUS):
         return False
     for directory in _UNIT_DIRECTORIES:

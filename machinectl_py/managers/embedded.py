@@ -144,21 +144,15 @@ def _make_machine(cgroup: str) -> None:
 
 
 def _delegate(cgroup: str, needed: set[str]) -> None:
-    """Hand the controllers down from the root to the cgroup, each by itself.
+    """Hand the controllers down from the root to the cgroup.
 
     Raises:
         OSError: one that is needed cannot be handed on.
     """
-    root = _find_root()
-    available = cgroupfs.controllers(root)
-    level = root
+    level = root = _find_root()
     for name in cgroup[len(root) + 1 :].split("/"):
-        for controller in available:
-            try:
-                cgroupfs.enable(level, (controller,))
-            except OSError:
-                if controller in needed:
-                    raise
+        cgroupfs.enable(level, needed)
+        cgroupfs.enable_all(level)
         level = f"{level}/{name}"
 
 

@@ -238,7 +238,7 @@ def _remove(bus: Bus, unit: str, deadline: float) -> None:
         return
     cgroup = _cgroup(bus, unit, _find_root())
     if cgroup and cgroupfs.contains(cgroup, os.getpid()):
-        cgroupfs.kill_others(cgroup, os.getpid())
+        _kill_others(cgroup, unit, deadline)
         return
     _ignore_missing(bus, "KillUnit", "ssi", unit, "all", SIGKILL)
     _ignore_missing(bus, "StopUnit", "ss", unit, "replace")  # it may be empty already
@@ -252,6 +252,14 @@ def _remove(bus: Bus, unit: str, deadline: float) -> None:
             return  # only machined still refers to it
         if time.monotonic() > deadline:
             raise PymachineError(f"The scope {unit} does not go: it is '{state}'")
+        time.sleep(_POLL)
+
+
+def _kill_others(cgroup: str, unit: str, deadline: float) -> None:
+    while left := set(cgroupfs.pids(cgroup, recursive=True)) - {os.getpid()}:
+        if time.monotonic() > deadline:
+            raise PymachineError(f"Processes in {unit} do not die: {', '.join(map(str, left))}")
+        cgroupfs.kill_others(cgroup, os.getpid())
         time.sleep(_POLL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -160,6 +161,16 @@ def test_a_hundred_starts_and_stops_in_a_row(manager, process, request_of):
         manager.remove(place)
         assert not os.path.exists(place.cgroup)
         child.wait(5)
+
+
+def test_all_controllers_are_delegated(manager, process, request_of):
+    available = cgroupfs.controllers(cgroupfs.find_cgroup2())
+    place = manager.start(request_of(process().pid))
+    missing = set(available) - set(cgroupfs.controllers(place.cgroup))
+    assert missing <= {"hugetlb", "misc", "rdma", "dmem"}, "those that systemd does not know"
+    cgroupfs.make(f"{place.cgroup}/payload")
+    handed = cgroupfs.enable_all(place.cgroup)
+    assert set(cgroupfs.controllers(f"{place.cgroup}/payload")) == set(handed)
 
 
 def test_a_caller_inside_survives_the_removal_of_its_embedded_cgroup():
@@ -366,6 +377,21 @@ class TestSystemd:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert not os.path.exists(cgroup)
+
+    def test_signals_do_not_disturb_a_start(self, manager, process, request_of):
+        handled = []
+        before = signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        try:
+            for _ in range(20):
+                child = process()
+                place = manager.start(request_of(child.pid))
+                assert cgroupfs.directory_of(child.pid) == place.cgroup
+                manager.remove(place)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert handled
 
     def test_a_reexecuted_systemd_still_has_the_scope(self, manager, process, request_of):
         place = manager.start(request_of(process().pid))
