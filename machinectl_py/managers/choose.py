@@ -8,8 +8,7 @@ from machinectl_py.errors import ConfigError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.plan.facts import ManagerKind
-    from machinectl_py.plan.ports import CgroupManager
+    from machinectl_py.plan.ports import CgroupManager, ManagerKind
 
 _SYSTEM_BUS = "/run/dbus/system_bus_socket"
 # By precedence; systemd.unit(5). A unit that is masked is a link to /dev/null.

@@ -9,7 +9,9 @@ from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Literal, Protocol
+
+    ManagerKind = Literal["systemd", "unit", "embedded"]
 
     class CgroupManager(Protocol):
         """Who makes the machine's cgroup: `managers/systemd.py`, `unit.py`, `embedded.py`."""
