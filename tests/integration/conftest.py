@@ -21,10 +21,15 @@ def pytest_configure(config):
         apart.private_state()
 
 
+@pytest.fixture(scope="session")
+def reaper(request):
+    """The process below which all processes are of the tests; None without root."""
+    return request.config.stash.get(_reaper, None)
+
+
 @pytest.fixture(autouse=True)
-def leaves_nothing(request):
+def leaves_nothing(reaper):
     """Fail a test that leaves anything of a machine behind."""
-    reaper = request.config.stash.get(_reaper, None)
     if reaper is None:
         yield
         return

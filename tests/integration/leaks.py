@@ -117,6 +117,7 @@ def _files(directory: str) -> list[str]:
                     found.append(f"file {path}")
             except FileNotFoundError:
                 continue
-        if parent != directory and not directories and not files:
+        kept = parent == directory or os.path.dirname(parent) == directory  # for the next machine
+        if not (kept or directories or files):
             found.append(f"directory {parent}")
     return found
