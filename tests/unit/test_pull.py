@@ -1,0 +1,204 @@
+"""What a pull is made of: the host's mirrors, mmdebstrap's output, the finished tree."""
+
+from __future__ import annotations
+
+import pytest
+
+from machinectl_py.errors import ConfigError, UnsupportedError
+from machinectl_py.images import finish, mirror, pull, store
+from machinectl_py.images.mirror import Source
+from machinectl_py.images.mmdebstrap import Recipe, Watcher
+from machinectl_py.kernel.locks import drop_lock, take_lock
+
+TARGETS = """\
+http://m/debian/|bookworm|bookworm|main|Debian|/nonexistent:1
+http://m/debian/|bookworm|bookworm|contrib|Debian|/nonexistent:1
+http://m/debian/|bookworm-updates|bookworm-updates|main|Debian|/nonexistent:1
+http://s/debian-security/|bookworm-security|bookworm-security|main|Debian|/nonexistent:2
+http://other/deb/|bookworm|bookworm|main|Other|/nonexistent:1
+"""
+CONFIGURED = mirror.parse_targets(TARGETS)
+
+
+def test_sources_of_others_are_left_out_and_components_joined():
+    assert [source.line() for source in CONFIGURED] == [
+        "deb http://m/debian/ bookworm main contrib",
+        "deb http://m/debian/ bookworm-updates main",
+        "deb http://s/debian-security/ bookworm-security main",
+    ]
+
+
+def test_before_the_first_update_the_component_main_passes_for_debian():
+    text = (
+        "http://m/debian/|bookworm|$(CODENAME)|main|$(ORIGIN)|/nonexistent:1\n"
+        "http://node/|nodistro|$(CODENAME)|nodejs|$(ORIGIN)|/nonexistent:1\n"
+        "no line of ours\n"
+    )
+    assert mirror.parse_targets(text) == (
+        Source(uri="http://m/debian/", suite="bookworm", components=("main",)),
+    )
+
+
+def test_own_suite_comes_from_the_host_as_configured():
+    assert mirror.choose_sources("bookworm", CONFIGURED) == CONFIGURED
+
+
+def test_other_suite_comes_from_the_same_mirrors():
+    lines = [source.line() for source in mirror.choose_sources("trixie", CONFIGURED)]
+    assert lines == [
+        "deb http://m/debian/ trixie main",
+        "deb http://m/debian/ trixie-updates main",
+        "deb http://s/debian-security/ trixie-security main",
+    ]
+
+
+def test_rolling_suite_has_neither_updates_nor_security():
+    lines = [source.line() for source in mirror.choose_sources("sid", CONFIGURED)]
+    assert lines == ["deb http://m/debian/ sid main"]
+
+
+def test_host_without_a_debian_mirror_leaves_the_choice_to_mmdebstrap():
+    assert mirror.choose_sources("stable", ()) == ()
+
+
+def test_keyring_is_that_of_the_entry(tmp_path):
+    first, second = tmp_path / "first.gpg", tmp_path / "second.gpg"
+    first.touch()
+    second.touch()
+    stanzas = tmp_path / "x.sources"
+    stanzas.write_text(
+        f"Types: deb\nURIs: http://a\nSigned-By: {first}\n\n"
+        f"Types: deb\n# a comment\nURIs: http://b\nSigned-By: {second}\n\n"
+        "Types: deb\nURIs: http://c\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n"
+    )
+    assert mirror.keyring_of(f"{stanzas}:1") == str(first)
+    assert mirror.keyring_of(f"{stanzas}:2") == str(second)
+    assert mirror.keyring_of(f"{stanzas}:3") == ""
+    lines = tmp_path / "x.list"
+    lines.write_text(f"# comment\ndeb [arch=amd64 signed-by={second}] http://a bookworm main\n")
+    assert mirror.keyring_of(f"{lines}:2") == str(second)
+    assert mirror.keyring_of(f"{lines}:1") == ""
+    assert mirror.keyring_of("/nonexistent:1") == ""
+
+
+def test_names_are_no_options_of_mmdebstrap():
+    recipe = Recipe(suite="trixie", sources=("deb x",), variant="minbase", packages=("a", "b"))
+    command = recipe.command("/usr/bin/mmdebstrap", "/root")
+    assert command[command.index("--") :] == ["--", "trixie", "/root", "deb x"]
+    assert "--include=a,b" in command
+
+
+def test_progress_counts_the_packages_of_each_part():
+    watcher = Watcher()
+    seen = []
+    for line in (
+        "I: running apt-get update...",
+        "I: downloading packages with apt...",
+        "0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.",
+        "Get:1 http://m/debian bookworm/main amd64 a amd64 1 [1 kB]",
+        "I: extracting archives...",
+        "I: installing essential packages...",
+        "Setting up a (1) ...",
+        "I: installing remaining packages inside the chroot...",
+        "0 upgraded, 7 newly installed, 0 to remove and 0 not upgraded.",
+        "Get:1 http://m/debian bookworm/main amd64 b amd64 1 [1 kB]",
+        "Setting up b (1) ...",
+        "Setting up c (1) ...",
+    ):
+        watcher.see(line)
+        seen.append((watcher.phase, watcher.detail()))
+    assert seen[0] == ("reading package lists", "")
+    assert seen[3] == ("downloading", "1 of 2 packages")
+    assert seen[6] == ("installing the essential packages", "1 of 2 packages")
+    assert seen[9] == ("downloading the other packages", "1 of 7 packages")
+    assert seen[11] == ("installing the other packages", "2 of 7 packages")
+
+
+def test_cause_of_a_failure_is_its_first_error_not_the_echo():
+    watcher = Watcher()
+    for line in (
+        "Err:2 http://m/debian nosuite Release",
+        "E: The repository 'http://m/debian nosuite Release' does not have a Release file.",
+        "E: apt-get update --error-on=any failed",
+        "E: mmdebstrap failed to run",
+    ):
+        watcher.see(line)
+    assert watcher.cause.startswith("The repository")
+    assert not watcher.no_space
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "E: You don't have enough free space in /x/var/cache/apt/archives/.",
+        "  Write error - write (28: No space left on device)",
+    ],
+)
+def test_full_disk_is_recognized(line):
+    watcher = Watcher()
+    watcher.see(line)
+    assert watcher.no_space
+
+
+@pytest.mark.parametrize("word", ["--setup-hook=x", "a b", "a,b", "a\n", "../x", "[trusted=yes]"])
+def test_words_that_are_no_suite_or_package_are_refused(word):
+    for arguments in ((word, ()), ("", (word,))):
+        with pytest.raises(ConfigError):
+            pull.pull("debian", arguments[0], "x", print, include=arguments[1])
+
+
+def test_other_distributions_are_refused_with_what_is_supported():
+    with pytest.raises(UnsupportedError) as error:
+        pull.pull("plan9", "", "x", print)
+    assert "debian" in error.value.hint
+
+
+def test_stale_trees_go_and_those_of_a_pull_under_way_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MACHINES_DIR", str(tmp_path))
+    for name in (".pull-dead", ".pull-alive", "image", ".hidden"):
+        (tmp_path / name / "etc").mkdir(parents=True)
+    lock = take_lock(str(tmp_path / ".#alive.lck"))
+    pull.remove_stale()
+    drop_lock(str(tmp_path / ".#alive.lck"), lock)
+    assert {path.name for path in tmp_path.iterdir()} == {".pull-alive", "image", ".hidden"}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "shadow").write_text("daemon:*:1:0:99999:7:::\nroot:*:1:0:99999:7:::\n")
+    (etc / "shadow").chmod(0o640)
+    (etc / "hostname").write_text("builder\n")
+    (etc / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    (etc / "resolv.conf").write_text("nameserver 192.0.2.1\n")
+    (etc / "resolv.conf").chmod(0o755)
+    return tmp_path
+
+
+def test_finished_tree_is_nobodys(tree):
+    finish.finish_tree(str(tree))
+    assert (tree / "etc/machine-id").read_text() == ""
+    assert not (tree / "etc/hostname").exists()
+    assert (tree / "etc/shadow").read_text() == (
+        "daemon:*:1:0:99999:7:::\nroot:!unprovisioned:1:0:99999:7:::\n"
+    )
+    assert (tree / "etc/shadow").stat().st_mode & 0o777 == 0o640
+    assert (tree / "etc/resolv.conf").stat().st_mode & 0o777 == 0o644
+
+
+def test_keyring_that_the_tree_lacks_is_copied(tree, tmp_path):
+    keyring = tmp_path / "corporate.gpg"
+    keyring.write_bytes(b"key")
+    finish.finish_tree(str(tree), (str(keyring),))
+    assert (tree / str(keyring)[1:]).read_bytes() == b"key"
+
+
+def test_finishing_never_writes_outside_the_tree(tree, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside") / "victim"
+    outside.write_text("whole")
+    (tree / "etc/machine-id").unlink()
+    (tree / "etc/machine-id").symlink_to(outside)
+    with pytest.raises(FileExistsError):  # a link that, inside, leads nowhere
+        finish.finish_tree(str(tree))
+    assert outside.read_text() == "whole"
