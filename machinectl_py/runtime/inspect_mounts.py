@@ -34,10 +34,12 @@ class MountView(Record):
 def machine_mounts(state: MachineState) -> tuple[MountView, ...]:
     """Return the machine's mounts as a tree, each after the mount it stands on.
 
+    The host's side is what we see ourselves: paths that the caller can use.
+
     Raises:
         PermissionError: the caller may not look at the leader's mounts.
     """
-    host = host_mounts()
+    host = procfs.mountinfo("self")
     masters = {mount.shared: mount for mount in reversed(host) if mount.shared}
     by_device: dict[str, list[Mount]] = {}
     for mount in host:
@@ -46,14 +48,6 @@ def machine_mounts(state: MachineState) -> tuple[MountView, ...]:
         _view(mount, depth, by_device.get(mount.device, []), masters.get(mount.master))
         for mount, depth in in_tree_order(procfs.mountinfo(state.leader))
     )
-
-
-def host_mounts() -> tuple[Mount, ...]:
-    """Return the mounts that PID 1 sees, or we where it hides them."""
-    try:
-        return procfs.mountinfo(1)
-    except PermissionError:
-        return procfs.mountinfo("self")
 
 
 def in_tree_order(mounts: Iterable[Mount]) -> tuple[tuple[Mount, int], ...]:

@@ -36,7 +36,7 @@ OPTIONS = (
     *JSON_OPTIONS,
 )
 COMMAND = -1
-_HEADS = ("TARGET", "SOURCE", "FSTYPE", "OPTIONS", "PROPAGATION", "HOST")
+_HEADS = ("TARGET", "PROPAGATION", "HOST", "FSTYPE", "SOURCE", "OPTIONS")
 
 
 def run(arguments: Arguments) -> int:
@@ -61,11 +61,11 @@ def _row(mount: MountView, indent: str) -> tuple[str, ...]:
     source = mount.source if mount.root == "/" else f"{mount.source}[{mount.root}]"
     return (
         indent + mount.target,
-        source,
-        mount.fstype,
-        mount.options,
         mount.propagation,
         _host_side(mount),
+        mount.fstype,
+        source,
+        mount.options,
     )
 
 

@@ -61,6 +61,7 @@ def _data(view: NamespaceView) -> dict[str, object]:
     rows = [
         {
             **namespace.to_data(),
+            "shared": namespace.shared if namespace.machine else None,  # None: not ours to see
             "others": [{"pid": pid, "name": name} for pid, name in namespace.others],
         }
         for namespace in view.namespaces
