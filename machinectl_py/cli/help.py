@@ -46,7 +46,10 @@ def _option_line(option: Option) -> str:
     value = option.value
     if value:
         value = f"[={value}]" if option.optional_value else f"={value}"
-    spelling = f"{option.short + ' ' if option.short else '   '}{option.name}{value}"
+    if option.name == f"-{option.short}":  # a letter without a long name: "-j"
+        spelling = f"{option.short}{value.replace('=', ' ', 1)}"
+    else:
+        spelling = f"{option.short + ' ' if option.short else '   '}{option.name}{value}"
     return f"  {spelling:<34} {option.help}"
 
 

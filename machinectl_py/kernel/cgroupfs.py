@@ -139,7 +139,8 @@ def _pids(path: str, recursive: bool) -> Iterator[int]:
     try:
         yield from (int(line) for line in read(path, "cgroup.procs").split() if line != "0")
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENODEV):  # removed; removed while we read
+        # Removed; removed while we read; threaded: its processes are listed by the cgroup above.
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
             raise
         return
     if recursive:

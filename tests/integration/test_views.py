@@ -345,6 +345,15 @@ def test_processes_show_one_that_entered_without_the_cgroup(look, running):
     assert rows[0]["cgroup"].startswith("/../")
 
 
+def test_a_threaded_cgroup_inside_hides_no_process(look, running):
+    # Its cgroup.procs cannot be read (EOPNOTSUPP), and a machine may make one at any time.
+    threaded = f"{running.cgroup}/payload/init.scope/workers"
+    cgroupfs.make(threaded)
+    cgroupfs.write(threaded, "cgroup.type", "threaded")
+    assert [row["command"] for row in look("processes")][::2] == ["sleep 1000", "sleep 1001"]
+    assert len(look("status")[0]["Processes"]["children"]) == 1
+
+
 def test_ps_is_processes(pymachine, running):
     done = pymachine("ps", NAME, "--no-legend")
     assert done.stdout.splitlines()[0].split()[:3] == [str(running.leader), "1", "root"]
