@@ -236,6 +236,16 @@ def test_status_tells_leader_readiness_and_processes(pymachine, running):
         assert line in text, text
 
 
+def test_status_in_json_is_the_properties_with_the_tree_of_cgroups(look, running):
+    (told,) = look("status")
+    assert (told["Leader"], told["State"], told["ReadyUSec"]) == (running.leader, "running", 530000)
+    assert told["StatusText"] == STATUS
+    (payload,) = told["Processes"]["children"]
+    (scope,) = payload["children"]
+    assert (payload["name"], scope["name"]) == ("payload", "init.scope")
+    assert scope["processes"][0] == {"pid": running.leader, "command": "sleep 1000"}
+
+
 def test_status_of_several_machines_needs_each_to_run(pymachine, running):
     done = pymachine("status", NAME, "nobody")
     assert done.returncode == 1

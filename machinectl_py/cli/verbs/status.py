@@ -65,7 +65,15 @@ def run(arguments: Arguments) -> int:
 
 def _data(state: MachineState) -> dict[str, object]:
     """Return the properties and the tree of cgroups."""
-    return {**read_properties(state), "Processes": cgroup_tree(state.cgroup).to_data()}
+    return {**read_properties(state), "Processes": _tree_data(cgroup_tree(state.cgroup))}
+
+
+def _tree_data(node: CgroupNode) -> dict[str, object]:
+    return {
+        "name": node.name,
+        "processes": [{"pid": pid, "command": command} for pid, command in node.processes],
+        "children": [_tree_data(child) for child in node.children],
+    }
 
 
 def _lines(state: MachineState) -> Iterator[str]:
