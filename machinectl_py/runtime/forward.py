@@ -1,0 +1,332 @@
+"""Between the caller's terminal and a pseudo-terminal of a machine: bytes, modes, sizes, signals.
+
+The caller's terminal becomes raw, so that control characters mean something inside only, and is
+given back as it was however this ends. Neither side can block the other: an output that is not
+read, or a program that reads no input, stops what comes after it and nothing else.
+"""
+
+from __future__ import annotations
+
+import _signal
+import errno
+import os
+import select
+import time
+
+from machinectl_py.kernel import const, terminal
+from machinectl_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, Self
+
+    EndReason = Literal["ended", "detached", "signal"]
+
+_READ_SIZE = 1 << 16
+_FULL = 1 << 16  # bytes waiting to be written above which no more are read
+# After POLLOUT a pipe takes this much without blocking; pipe(7), PIPE_BUF.
+_PIPE_BUF = 4096
+# What a terminal can hold that nobody has read: tty_buffer.c has a limit of 640 KiB.
+_LEFT_AT_EXIT = 1 << 20
+_REOPEN_WAIT = 50  # milliseconds
+_ESCAPE, _ESCAPE_TIMES, _ESCAPE_WITHIN = 0x1D, 3, 1.0  # ^]
+_END_OF_FILE = b"\x04"
+_KEYS = {const.SIGINT: b"\x03", const.SIGQUIT: b"\x1c"}  # from outside a terminal
+_FATAL = (const.SIGTERM, const.SIGHUP)
+
+
+class Outcome(Record):
+    """How forwarding came to its end."""
+
+    reason: EndReason  # "ended": by the machine's side; "detached": ^] three times
+    signal: int = 0  # SIGTERM or SIGHUP; SIGHUP too if the caller's terminal is gone
+
+
+def forward(
+    master: int,
+    *,
+    source: int = -1,
+    pidfd: int = -1,
+    escape: bool = False,
+    input_fd: int = 0,
+    output_fd: int = 1,
+) -> Outcome:
+    """Copy between the caller and a pseudo-terminal until one side ends it.
+
+    Input that is no terminal may end: the program inside then reads an end of file too. SIGINT
+    and SIGQUIT become the keys of a terminal; SIGTERM and SIGHUP end the forwarding.
+
+    Args:
+        master: the pseudo-terminal's master; it becomes non-blocking.
+        source: where output comes from if not the master: a socket of the supervisor's.
+        pidfd: a process with whose end the output ends; while it lives, a slave that is closed
+            may be opened again, as init and getty do. -1: the first end of file is the end.
+        escape: whether ^] three times within a second detaches.
+        input_fd: the caller's input.
+        output_fd: the caller's output.
+
+    Raises:
+        BrokenPipeError: nobody reads the output any more.
+        OSError: the output cannot be written.
+    """
+    with _Signals() as signals, _RawMode(input_fd) as mode:
+        copy = _Copy(master, source, pidfd, input_fd, output_fd, escape=escape)
+        copy.copy_window_size()
+        try:
+            while (outcome := copy.turn(signals, mode)) is None:
+                pass
+        finally:
+            copy.close()
+        return outcome
+
+
+class _Signals:
+    """Signals as bytes of a pipe, so that one poll(2) waits for them too."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self._write = -1
+        self._previous: dict[int, Any] = {}
+        self._previous_fd = -1
+
+    def __enter__(self) -> Self:
+        self.fd, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._previous_fd = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in (*_FATAL, *_KEYS, const.SIGWINCH, const.SIGCONT):
+            previous: Any = _signal.getsignal(number)
+            if previous != _signal.SIG_IGN:  # as nohup(1) asks
+                self._previous[number] = previous
+                _signal.signal(number, _to_the_pipe_alone)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, previous in self._previous.items():
+            _signal.signal(number, _signal.SIG_DFL if previous is None else previous)
+        _signal.set_wakeup_fd(self._previous_fd)
+        os.close(self.fd)
+        os.close(self._write)
+
+    def arrived(self) -> bytes:
+        """Return the numbers of the signals that came since."""
+        try:
+            return os.read(self.fd, 256)
+        except BlockingIOError:
+            return b""
+
+
+def _to_the_pipe_alone(_number: int, _frame: object) -> None:
+    """Do nothing: the interpreter has written the number into the pipe."""
+
+
+class _RawMode:
+    """The caller's terminal made raw; nothing if its input is no terminal."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._previous: terminal.Attributes = []
+
+    def __enter__(self) -> Self:
+        if os.isatty(self._fd):
+            self._previous = terminal.attributes(self._fd)
+            self.set()
+        return self
+
+    def set(self) -> None:
+        """Make it raw, again after a shell had it (SIGCONT)."""
+        if self._previous:
+            terminal.set_attributes(self._fd, terminal.raw(self._previous))
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous:
+            try:
+                terminal.set_attributes(self._fd, self._previous)
+            except OSError:  # it is gone
+                pass
+
+
+class EscapeKeys:
+    """Watches input for ^] three times within a second."""
+
+    def __init__(self) -> None:
+        """Start with no key seen."""
+        self._times: list[float] = []
+
+    def seen_in(self, data: bytes, now: float) -> bool:
+        """Say whether these bytes, read at `now` seconds, complete the escape."""
+        for byte in data:
+            if byte != _ESCAPE:
+                self._times.clear()
+                continue
+            self._times = [at for at in self._times if now - at <= _ESCAPE_WITHIN]
+            self._times.append(now)
+            if len(self._times) == _ESCAPE_TIMES:
+                return True
+        return False
+
+
+class _Copy:
+    """The two directions and what is on its way in each."""
+
+    def __init__(
+        self, master: int, source: int, pidfd: int, input_fd: int, output_fd: int, *, escape: bool
+    ) -> None:
+        self.master, self.source = master, master if source < 0 else source
+        self.pidfd, self.input, self.caller = pidfd, input_fd, output_fd
+        self.output = _non_blocking(output_fd)
+        self.to_master, self.to_output = b"", b""
+        self.input_open, self.source_open = _is_open(input_fd), True
+        self.input_is_terminal = self.input_open and os.isatty(input_fd)
+        self.line_begins = True
+        self.hung_up = False  # no slave is open; one may be again
+        self.left_at_exit = -1  # bytes that may be read when the process has ended; -1 before
+        self.escape = EscapeKeys() if escape else None
+        os.set_blocking(master, False)
+        os.set_blocking(self.source, False)
+
+    def close(self) -> None:
+        """Close what we opened."""
+        if self.output != self.caller:
+            os.close(self.output)
+
+    def copy_window_size(self) -> None:
+        """Give the machine's terminal the size of the caller's, if that is one."""
+        size = terminal.window_size(self.caller) or terminal.window_size(self.input)
+        if size:
+            terminal.set_window_size(self.master, *size)
+
+    def turn(self, signals: _Signals, mode: _RawMode) -> Outcome | None:
+        """Wait, then move what can be moved; return the outcome once there is one."""
+        if not self.source_open and not self.to_output:
+            return Outcome(reason="ended")
+        ready = self._wait(signals.fd)
+        outcome = self._obey(signals.arrived(), mode) if signals.fd in ready else None
+        if self.pidfd in ready:
+            self.left_at_exit = _LEFT_AT_EXIT
+        if self.source in ready or self.left_at_exit >= 0:
+            self._read_source()
+        if outcome is None and self.input in ready:
+            outcome = self._read_input()
+        if self.to_master and not self.hung_up:
+            self._write_master()
+        if outcome is None and self.to_output:
+            outcome = self._write_output()
+        return outcome
+
+    def _wait(self, signals: int) -> set[int]:
+        """Return the descriptors that are ready."""
+        ending = self.left_at_exit >= 0
+        reads = self.source_open and len(self.to_output) < _FULL
+        wanted = {signals: select.POLLIN}
+        # A master without a slave is "hung up" all the time, and tells of no change.
+        if not self.hung_up:
+            if self.to_master:
+                wanted[self.master] = select.POLLOUT
+            if reads:
+                wanted[self.source] = wanted.get(self.source, 0) | select.POLLIN
+        if self.input_open and len(self.to_master) < _FULL:
+            wanted[self.input] = select.POLLIN
+        if self.to_output:
+            wanted[self.output] = select.POLLOUT
+        if self.pidfd >= 0 and not ending:
+            wanted[self.pidfd] = select.POLLIN
+        poll = select.poll()
+        for fd, events in wanted.items():
+            poll.register(fd, events)
+        patience = 0 if ending and reads else _REOPEN_WAIT if self.hung_up else None
+        self.hung_up = False
+        return {fd for fd, _ in poll.poll(patience)}
+
+    def _obey(self, signals: bytes, mode: _RawMode) -> Outcome | None:
+        for number in signals:
+            if number in _FATAL:
+                return Outcome(reason="signal", signal=number)
+            self.to_master += _KEYS.get(number, b"")
+            if number == const.SIGCONT:
+                mode.set()
+            if number in (const.SIGCONT, const.SIGWINCH):
+                self.copy_window_size()
+        return None
+
+    def _read_source(self) -> None:
+        """Read what the machine has written; find out whether more can come."""
+        if not self.source_open or len(self.to_output) >= _FULL:
+            return
+        data = _read(self.source)
+        self.to_output += data or b""
+        if self.left_at_exit >= 0:  # nothing to read now is nothing to read ever
+            self.left_at_exit = max(self.left_at_exit - len(data or b""), 0)
+            self.source_open = bool(data) and self.left_at_exit > 0
+        elif data == b"":
+            self.hung_up = self.source_open = self.pidfd >= 0
+
+    def _read_input(self) -> Outcome | None:
+        data = _read(self.input)
+        if data is None:
+            return None
+        if not data and self.input_is_terminal:
+            return Outcome(reason="signal", signal=const.SIGHUP)
+        if not data:
+            self.input_open = False
+            # An unfinished line takes one to be handed over and one to end; termios(3), VEOF.
+            self.to_master += _END_OF_FILE if self.line_begins else _END_OF_FILE * 2
+            return None
+        if self.escape and self.escape.seen_in(data, time.monotonic()):
+            return Outcome(reason="detached")
+        self.line_begins = data.endswith(b"\n")
+        self.to_master += data
+        return None
+
+    def _write_master(self) -> None:
+        try:
+            self.to_master = self.to_master[os.write(self.master, self.to_master) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self.hung_up = True
+
+    def _write_output(self) -> Outcome | None:
+        try:
+            self.to_output = self.to_output[os.write(self.output, self.to_output[:_PIPE_BUF]) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return Outcome(reason="signal", signal=const.SIGHUP)
+        return None
+
+
+def _read(fd: int) -> bytes | None:
+    """Return what is there to read; b"" at the end or once hung up, None if there is nothing."""
+    try:
+        return os.read(fd, _READ_SIZE)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.ECONNRESET):
+            raise
+        return b""
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _non_blocking(fd: int) -> int:
+    """Return a terminal opened anew to be non-blocking; other files as they are.
+
+    The flag belongs to the open file description, which the caller's shell shares.
+    """
+    if os.isatty(fd):
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        try:
+            return os.open(f"/proc/self/fd/{fd}", flags)
+        except OSError:  # of another devpts, or not ours to open: writes may block
+            pass
+    return fd
