@@ -18,6 +18,42 @@ if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
 _numbers = itertools.count(1)
+_reaper = pytest.StashKey[int]()
+
+
+def pytest_collection_finish(session):
+    """Stand apart from the machine's other doings, if there is a test that is to leave nothing.
+
+    Here, because a process that is forked during a test has lost pytest's watchdog thread.
+    """
+    if os.geteuid() != 0 or not any("leaves_nothing" in i.fixturenames for i in session.items):
+        return
+    from tests.hosts import apart
+
+    session.config.stash[_reaper] = apart.become_child_of_a_reaper()
+    if not apart.systemd_runs():  # whose units would not see what we mount
+        apart.private_mounts()
+        apart.private_state()
+
+
+@pytest.fixture(scope="session")
+def reaper(request):
+    """The process below which all processes are of the tests; None without root."""
+    return request.config.stash.get(_reaper, None)
+
+
+@pytest.fixture
+def leaves_nothing(reaper):
+    """Fail a test that leaves anything of a machine behind."""
+    if reaper is None:
+        yield
+        return
+    from tests.integration import leaks
+
+    before = leaks.snapshot(reaper)
+    yield
+    left = leaks.leaked(before, reaper)
+    assert not left, "left behind:\n" + "\n".join(left)
 
 
 @pytest.fixture(scope="session")

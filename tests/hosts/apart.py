@@ -25,9 +25,10 @@ def private_mounts() -> None:
 
 
 def private_state() -> None:
-    """Hide the state of machines that run here already, and ours from their verbs."""
-    Path("/run/pymachine").mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/pymachine"], check=True)
+    """Hide the images and the state of machines that are here already, and ours from them."""
+    for path in ("/run/pymachine", "/run/systemd/nspawn", "/var/lib/machines"):
+        Path(path).mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path], check=True)
 
 
 def systemd_runs() -> bool:

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Run tests in a container host: a Debian tree booted so that systemd is its PID 1.
 
-    host.py [--suite=SUITE] -- [OPTION OF PYTEST…]
-    host.py [--suite=SUITE] --shell
+    host.py [--suite=SUITE] [--host-by=nspawn] -- [OPTION OF PYTEST…]
+    host.py [--suite=SUITE] [--host-by=nspawn] --shell
 
 The host is an overlay on a tree (see `trees.py`); the source tree is at /srv/pymachine in it,
 under an overlay too, so that nothing the tests write comes back. All mounts are made in a
@@ -34,6 +34,10 @@ INSIDE = "/srv/pymachine"
 BOOT_TIMEOUT = 60.0
 
 
+class HostError(Exception):
+    """The container host does not come up or go down; its log says why."""
+
+
 def prepare(root: Path, suite: str) -> None:
     """Mount the host's tree, the source tree in it, and the trees of machines."""
     overlay.mount_copy(trees.build("host", suite), root)
@@ -54,6 +58,7 @@ def booted_by_nspawn(root: Path, log: Path) -> Iterator[int]:
         "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "yes",
         "SYSTEMD_SECCOMP": "0",
     }
+    cgroups = apart.enter_own_cgroup()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
@@ -75,17 +80,48 @@ def booted_by_nspawn(root: Path, log: Path) -> Iterator[int]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        apart.leave_own_cgroup(*cgroups)
 
 
 def wait_for_init(process: subprocess.Popen[bytes]) -> int:
-    """Return the PID of the init below a process of systemd-nspawn, when it serves D-Bus."""
+    """Return the PID of the init below a process of systemd-nspawn, when it can be talked to."""
     deadline = time.monotonic() + BOOT_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         if children and Path(f"/proc/{children[0]}/root/run/systemd/private").exists():
             return int(children[0])
         time.sleep(0.02)
-    raise TimeoutError("the container host does not boot")
+    raise HostError("the container host does not boot")
+
+
+@contextmanager
+def booted_by_pymachine(root: Path, log: Path) -> Iterator[int]:
+    """Boot the host by this source tree itself; give the PID of its init, stop it at the end."""
+    name = f"test-host-{os.getpid()}"
+    # Both are systemd-nspawn's: machines inside want to write /proc/sys and all system calls.
+    environment = os.environ | {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "yes", "SYSTEMD_SECCOMP": "0"}
+
+    def pymachine(*words: str) -> str:
+        shown = subprocess.run(
+            ["/usr/bin/python3", "-SI", f"{REPOSITORY}/packaging/pymachine", *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        if shown.returncode != 0:
+            log.write_text(shown.stdout + shown.stderr)
+            raise HostError(f"pymachine {words[0]} failed")
+        return shown.stdout
+
+    pymachine("boot", "-D", str(root), "-M", name, "--capability=all", "--private-network")
+    try:
+        yield int(pymachine("show", name, "-p", "Leader", "--value"))
+    finally:
+        pymachine("poweroff", name)
+
+
+BOOTED_BY = {"pymachine": booted_by_pymachine, "nspawn": booted_by_nspawn}
 
 
 def enter(init: int) -> list[str]:
@@ -93,11 +129,14 @@ def enter(init: int) -> list[str]:
     return ["nsenter", f"--target={init}", "--all"]
 
 
+def wait_until_up(init: int) -> None:
+    """Wait until the host has started all its units."""
+    command = ["systemctl", "is-system-running", "--wait", "--quiet"]
+    subprocess.run([*enter(init), *command], check=False, timeout=BOOT_TIMEOUT)
+
+
 def run_inside(init: int, command: list[str], *, terminal: bool = False) -> int:
     """Run a command in the host as a unit of it, our output its own; return its exit status."""
-    subprocess.run(
-        [*enter(init), "systemctl", "is-system-running", "--wait", "--quiet"], check=False
-    )
     names = ("PYMACHINE_TEST_TREE", "PYMACHINE_TEST_SUITE", "TERM", "COLUMNS")
     kept = [f"--setenv={name}" for name in names if name in os.environ]
     unit = ["systemd-run", "--quiet", "--collect", "--wait", "--pty" if terminal else "--pipe"]
@@ -109,30 +148,30 @@ def main() -> int:
     """Boot a host, run what was asked in it, stop it."""
     parser = argparse.ArgumentParser(description="Run tests in a container host.")
     parser.add_argument("--suite", default="", help="of the host's tree; default: as this host's")
+    parser.add_argument("--host-by", choices=BOOTED_BY, default="nspawn", help="who boots it")
     parser.add_argument("--shell", action="store_true", help="a shell instead of tests")
     parser.add_argument("pytest", nargs="*")
     arguments = parser.parse_args()
     command = ["/usr/bin/python3", "-m", "pytest", *arguments.pytest]
     apart.private_mounts()
-    cgroups = apart.enter_own_cgroup()
     with tempfile.TemporaryDirectory(prefix="pymachine-host-", dir="/var/tmp") as work:
         root, log = Path(work, "root"), Path(work, "console")
         root.mkdir()
         prepare(root, arguments.suite)
         started = time.monotonic()
         try:
-            with booted_by_nspawn(root, log) as init:
+            with BOOTED_BY[arguments.host_by](root, log) as init:
+                wait_until_up(init)
                 print(f"host booted in {time.monotonic() - started:.1f} s", flush=True)
                 shell = ["/bin/bash"] if arguments.shell else command
                 return run_inside(init, shell, terminal=arguments.shell)
-        except TimeoutError as error:
+        except HostError as error:
             sys.stderr.write(log.read_text(errors="replace"))
             print(f"host.py: {error}", file=sys.stderr)
             return 1
         finally:
             for _layer in ("overlay", "its tmpfs"):
                 subprocess.run(["umount", "--recursive", "--lazy", root], check=True)
-            apart.leave_own_cgroup(*cgroups)
 
 
 if __name__ == "__main__":
