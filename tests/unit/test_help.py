@@ -84,7 +84,8 @@ def test_help_of_a_verb_shows_it_all_on_standard_output(verb, module, form):
     assert module.SUMMARY in shown.stdout
     assert f"Example:\n  {module.EXAMPLE}\n" in shown.stdout
     for option in module.OPTIONS:
-        assert option.name in shown.stdout
+        only_short = option.name == f"-{option.short}"
+        assert f" {option.short if only_short else option.name}" in shown.stdout
         assert option.help in shown.stdout
 
 
