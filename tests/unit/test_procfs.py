@@ -98,13 +98,14 @@ def test_stat_bears_a_name_with_parentheses_and_blanks():
 
 
 def test_cmdline_keeps_empty_arguments_in_the_middle():
-    with subprocess.Popen(["sh", "-c", "read line", "", "x"], stdin=subprocess.PIPE) as process:
+    expected = ("sh", "-c", "read line", "", "x")
+    with subprocess.Popen(expected, stdin=subprocess.PIPE) as process:
+        # execve(2) closes what tells Popen of it before it sets the arguments.
         deadline = time.monotonic() + 5
-        while procfs.comm(process.pid) != "sh" and time.monotonic() < deadline:
+        while (found := procfs.cmdline(process.pid)) != expected and time.monotonic() < deadline:
             time.sleep(0.01)
-        found = procfs.cmdline(process.pid)
         process.stdin.close()
-    assert found == ("sh", "-c", "read line", "", "x")
+    assert found == expected
 
 
 def test_own_status_names_us():
