@@ -135,13 +135,21 @@ def wait_until_up(init: int) -> None:
     subprocess.run([*enter(init), *command], check=False, timeout=BOOT_TIMEOUT)
 
 
-def run_inside(init: int, command: list[str], *, terminal: bool = False) -> int:
-    """Run a command in the host as a unit of it, our output its own; return its exit status."""
+def run_inside(root: Path, init: int, command: list[str], *, terminal: bool = False) -> int:
+    """Run a command in the host as a unit of it, our output its own; return its exit status.
+
+    The status comes by a file: that of systemd-run is 0 when the host goes down under it.
+    """
     names = ("PYMACHINE_TEST_TREE", "PYMACHINE_TEST_SUITE", "TERM", "COLUMNS")
     kept = [f"--setenv={name}" for name in names if name in os.environ]
     unit = ["systemd-run", "--quiet", "--collect", "--wait", "--pty" if terminal else "--pipe"]
     where = [f"--working-directory={INSIDE}", *kept]
-    return subprocess.run([*enter(init), *unit, *where, *command], check=False).returncode
+    shell = ["/bin/sh", "-c", '"$@"; echo $? >/srv/status', "sh"]
+    subprocess.run([*enter(init), *unit, *where, *shell, *command], check=False)
+    try:
+        return int(Path(root, "srv/status").read_text())
+    except FileNotFoundError as error:
+        raise HostError("the tests did not come to their end") from error
 
 
 def main() -> int:
@@ -153,6 +161,7 @@ def main() -> int:
     parser.add_argument("pytest", nargs="*")
     arguments = parser.parse_args()
     command = ["/usr/bin/python3", "-m", "pytest", *arguments.pytest]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     apart.private_mounts()
     with tempfile.TemporaryDirectory(prefix="pymachine-host-", dir="/var/tmp") as work:
         root, log = Path(work, "root"), Path(work, "console")
@@ -164,7 +173,7 @@ def main() -> int:
                 wait_until_up(init)
                 print(f"host booted in {time.monotonic() - started:.1f} s", flush=True)
                 shell = ["/bin/bash"] if arguments.shell else command
-                return run_inside(init, shell, terminal=arguments.shell)
+                return run_inside(root, init, shell, terminal=arguments.shell)
         except HostError as error:
             sys.stderr.write(log.read_text(errors="replace"))
             print(f"host.py: {error}", file=sys.stderr)
@@ -175,4 +184,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
