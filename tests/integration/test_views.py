@@ -128,11 +128,18 @@ def running(host_mounts):
 
 def find_leader(payload):
     """Return PID 1 inside, once it has executed what it is to be and its child stands."""
-    named = {pid: name for pid in cgroupfs.pids(payload, recursive=True) if (name := comm(pid))}
-    sleeping = [pid for pid, name in named.items() if name == "sleep"]
+    sleeping = [pid for pid in cgroupfs.pids(payload, recursive=True) if is_asleep(pid)]
     if len(sleeping) < 2:
         return 0
     return next(pid for pid in sleeping if procfs.nspid(procfs.status_fields(pid))[1:] == (1,))
+
+
+def is_asleep(pid):
+    """Say whether a process is sleep(1), by its arguments, which execve(2) sets last."""
+    try:
+        return procfs.cmdline(pid)[:1] == ("sleep",)
+    except OSError:
+        return False
 
 
 def comm(pid):
