@@ -214,7 +214,11 @@ def _start(command: list[str], environment: dict[str, str]) -> tuple[int, int, i
 
 
 def _be_init(command: list[str], environment: dict[str, str], into: int, parent: int) -> int:
-    """Be PID 1 of the namespace: prepare it, start the command, reap until it ends."""
+    """Be PID 1 of the namespace: prepare it, start the command, reap until it ends.
+
+    This process keeps the descriptors that it was born with, and so the image's lock: whoever can
+    take that knows that the build is over, not only that who ordered it is gone.
+    """
     check(libc.prctl(const.PR_SET_PDEATHSIG, const.SIGKILL, 0, 0, 0), "prctl", "PR_SET_PDEATHSIG")
     if select.select([parent], [], [], 0)[0]:  # it died before it could be told to us
         return 1
