@@ -106,6 +106,18 @@ def tree(pristine_tree):
         yield root
 
 
+@pytest.fixture(params=["bookworm", "trixie"])
+def each_tree(request):
+    """A tree of each Debian that machines are tested with; writable, for this test alone."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    from tests.hosts.overlay import private_copy
+    from tests.hosts.trees import build
+
+    with private_copy(build("machine", request.param)) as root:
+        yield root
+
+
 @pytest.fixture
 def machine(pymachine):
     """A name for a machine; what still runs by that name at the end is terminated."""

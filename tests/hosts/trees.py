@@ -4,7 +4,8 @@
     trees.py KIND...    build the trees that are missing, and print their paths
 
 KIND is "machine" (what the tests boot), "host" (what boots as a container host, with systemd as
-PID 1 and all that the tests need), or either with a suite, as in "machine:trixie". A tree's name
+PID 1 and all that the tests need), or either with a suite, as in "machine:trixie"; else it is of
+the suite that this host is, or $PYMACHINE_TEST_SUITE. A tree's name
 holds a hash of what it is made of, so that a changed list makes a new tree. Trees are never
 written to: see `overlay.py`.
 """
