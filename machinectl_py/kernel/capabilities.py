@@ -103,6 +103,18 @@ def bounding_set(pid: int | str = "self") -> int:
     raise OSError(f"/proc/{pid}/status has no CapBnd")
 
 
+def own_bounding_set() -> int:
+    """Return this thread's bounding set as a mask, asking the kernel and no /proc: PR_CAPBSET_READ.
+
+    Inside a machine /proc is the machine's, which may have mounted anything there.
+    """
+    mask = number = 0
+    while (held := libc.prctl(const.PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:
+        mask |= held << number
+        number += 1
+    return mask
+
+
 def limit_capabilities(mask: int) -> None:
     """Bound this thread to the capabilities in `mask`, for good.
 
@@ -113,7 +125,7 @@ def limit_capabilities(mask: int) -> None:
     Raises:
         OSError: with errno and "prctl" or "capset".
     """
-    bound = bounding_set()
+    bound = own_bounding_set()
     for number in range(bound.bit_length()):
         if bound >> number & 1 and not mask >> number & 1:
             check(
