@@ -5,9 +5,8 @@
 
 KIND is "machine" (what the tests boot), "host" (what boots as a container host, with systemd as
 PID 1 and all that the tests need), or either with a suite, as in "machine:trixie"; else it is of
-the suite that this host is, or $PYMACHINE_TEST_SUITE. A tree's name
-holds a hash of what it is made of, so that a changed list makes a new tree. Trees are never
-written to: see `overlay.py`.
+the suite that this host is, or $PYMACHINE_TEST_SUITE. A tree's name holds a hash of what it is
+made of, so that a changed list makes a new tree. Trees are never written to: see `overlay.py`.
 """
 
 from __future__ import annotations
