@@ -6,6 +6,8 @@ import os
 import sys
 import time
 
+_REDRAW = 0.05  # seconds: oftener nobody can read
+
 
 class ProgressLine:
     """Shows what is being done; on a terminal in one line, elsewhere a line for each phase."""
@@ -15,17 +17,19 @@ class ProgressLine:
         self.title = title
         self.started = time.monotonic()
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._phase = ""
+        self._phases: set[str] = set()
         self._shown = ""
+        self._drawn = 0.0
 
     def __call__(self, phase: str, detail: str) -> None:
         """Show a phase, and how far it is ("" if that is not known)."""
         if self._terminal:
             counted = f", {detail}" if detail else ""
-            self._draw(f"{self.title}: {phase}{counted} ({self.seconds():.0f} s)")
-        elif phase != self._phase:
+            if phase not in self._phases or time.monotonic() - self._drawn > _REDRAW:
+                self._draw(f"{self.title}: {phase}{counted} ({self.seconds():.0f} s)")
+        elif phase not in self._phases:
             self._write(f"{self.title}: {phase}\n")
-        self._phase = phase
+        self._phases.add(phase)
 
     def seconds(self) -> float:
         """Return the time since the start, in seconds."""
@@ -45,6 +49,7 @@ class ProgressLine:
         if text != self._shown:
             self._write(f"\r{text}\033[K")
             self._shown = text
+        self._drawn = time.monotonic()
 
     @staticmethod
     def _write(text: str) -> None:

@@ -24,19 +24,21 @@ if TYPE_CHECKING:
 
     from machinectl_py.images.interruption import Interruption
 
-    # Called with what is being done, and how far it is ("" or "12 of 66 packages").
+    # Called with what is being done, and how far it is ("" or "12 of 66").
     Progress = Callable[[str, str], None]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What mmdebstrap says when a part begins, and what we call the part.
 _PHASES = {
     "I: running apt-get update": "reading package lists",
-    "I: downloading packages": "downloading",
-    "I: extracting archives": "extracting",
+    "I: downloading packages": "choosing the essential packages",
+    "I: extracting archives": "extracting the essential packages",
     "I: installing essential": "installing the essential packages",
     "I: installing remaining": "choosing the other packages",
     "I: cleaning": "cleaning up",
 }
+# What apt and dpkg say of each package.
+_ACTS = {"Get:": "downloading", "Unpacking ": "unpacking", "Setting up ": "configuring"}
 _NO_SPACE = ("No space left on device", "enough free space")
 _ERROR_STARTS = ("E: ", "dpkg: error", "mmdebstrap: ")
 
@@ -47,8 +49,9 @@ class Watcher:
     def __init__(self) -> None:
         """Start before the first line."""
         self.phase = "starting mmdebstrap"
-        self.done = 0
-        self.total = 0  # packages of this phase; 0 while unknown
+        self.act = ""  # of _ACTS; "" in a phase that goes by no packages
+        self.done: dict[str, int] = {}  # packages by act
+        self.total = 0  # packages of this part; 0 while unknown
         self.cause = ""  # the first error: what follows it is but its echo up the call chain
         self.no_space = False
 
@@ -56,32 +59,28 @@ class Watcher:
         """Take a line in."""
         for start, phase in _PHASES.items():
             if line.startswith(start):
-                self.phase, self.done = phase, 0
+                self.phase, self.act = phase, ""
         if " newly installed, " in line:
             self.total = int(line.partition(" newly installed")[0].rpartition(" ")[2])
-            self.done = 0
-        elif line.startswith(("Get:", "Setting up ")):
-            self._count(line)
-        elif line.startswith(_ERROR_STARTS) and not self.cause:
+            self.done.clear()
+        for start, act in _ACTS.items():
+            if line.startswith(start) and self.total:
+                self.act = act
+                self.done[act] = self.done.get(act, 0) + 1
+        if line.startswith(_ERROR_STARTS) and not self.cause:
             self.cause = line.removeprefix("E: ").strip()
         if any(text in line for text in _NO_SPACE):
             self.no_space = True
 
-    def _count(self, line: str) -> None:
-        # apt downloads and then installs the same packages: the first of a kind begins anew.
-        fetching = line.startswith("Get:")
-        if self.phase == "choosing the other packages" and fetching:
-            self.phase = "downloading the other packages"
-            self.done = 0
-        elif self.phase == "downloading the other packages" and not fetching:
-            self.phase = "installing the other packages"
-            self.done = 0
-        self.done += 1
+    def doing(self) -> str:
+        """Return what is being done: "unpacking the essential packages"."""
+        return f"{self.act} {self.phase.partition(' ')[2]}" if self.act else self.phase
 
     def detail(self) -> str:
-        """Return how far the phase is, "" where that is not known."""
-        counted = self.phase.startswith(("downloading", "installing")) and self.total
-        return f"{min(self.done, self.total)} of {self.total} packages" if counted else ""
+        """Return how far that is, "" where it is not known."""
+        if not self.act:
+            return ""
+        return f"{min(self.done[self.act], self.total)} of {self.total}"
 
 
 class Recipe(Record):
@@ -134,7 +133,7 @@ def build(
             if line:
                 _log(log, line)
                 watcher.see(line)
-            progress(watcher.phase, watcher.detail())
+            progress(watcher.doing(), watcher.detail())
     finally:
         # Either it has ended, or we were interrupted.
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -144,7 +143,7 @@ def build(
     if status:
         _log(log, f"mmdebstrap: status {status}")
         raise PymachineError(
-            f"mmdebstrap failed while {watcher.phase}: {_why(watcher, status, root)}"
+            f"mmdebstrap failed while {watcher.doing()}: {_why(watcher, status, root)}"
         )
 
 

@@ -154,8 +154,7 @@ def _build_aside(
     except OSError as error:
         raise PymachineError(f"Cannot make {target}: {error.strerror or error}") from error
     else:
-        if log >= 0:
-            os.unlink(log_path)
+        _remove_log(log_path)
     finally:
         if log >= 0:
             os.close(log)
@@ -198,6 +197,13 @@ def _open_log(name: str) -> tuple[str, int]:
         return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     except OSError:  # a log is worth no failure
         return path, -1
+
+
+def _remove_log(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:  # as little worth a failure as its making
+        pass
 
 
 def _sync(path: str) -> None:

@@ -157,7 +157,7 @@ def test_what_a_killed_pull_left_goes_with_the_next(machines, pymachine):
 
 def test_second_pull_of_the_same_name_is_refused(machines, pymachine):
     process = start()
-    wait_for(process, "downloading")
+    wait_for(process, "choosing the essential")
     second = pymachine("pull", "debian", "--name=pymtest")
     assert second.returncode == 1
     assert_one_line(second.stderr, "is being pulled")
@@ -174,7 +174,7 @@ def test_terminal_shows_one_line_that_renews_itself(machines):
     process = start(stderr=slave, env=os.environ | {"TERM": "vt100"})
     os.close(slave)
     shown = b""
-    while b"of" not in shown:
+    while b" of " not in shown:
         shown += os.read(master, 4096)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)

@@ -93,25 +93,30 @@ def test_progress_counts_the_packages_of_each_part():
     seen = []
     for line in (
         "I: running apt-get update...",
+        "Get:1 http://m/debian bookworm InRelease [1 kB]",
         "I: downloading packages with apt...",
         "0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.",
         "Get:1 http://m/debian bookworm/main amd64 a amd64 1 [1 kB]",
-        "I: extracting archives...",
         "I: installing essential packages...",
+        "Unpacking a (1) ...",
         "Setting up a (1) ...",
+        "Unpacking b (1) ...",
         "I: installing remaining packages inside the chroot...",
         "0 upgraded, 7 newly installed, 0 to remove and 0 not upgraded.",
-        "Get:1 http://m/debian bookworm/main amd64 b amd64 1 [1 kB]",
-        "Setting up b (1) ...",
-        "Setting up c (1) ...",
+        "Get:1 http://m/debian bookworm/main amd64 c amd64 1 [1 kB]",
+        "I: cleaning package lists and apt cache...",
     ):
         watcher.see(line)
-        seen.append((watcher.phase, watcher.detail()))
-    assert seen[0] == ("reading package lists", "")
-    assert seen[3] == ("downloading", "1 of 2 packages")
-    assert seen[6] == ("installing the essential packages", "1 of 2 packages")
-    assert seen[9] == ("downloading the other packages", "1 of 7 packages")
-    assert seen[11] == ("installing the other packages", "2 of 7 packages")
+        seen.append((watcher.doing(), watcher.detail()))
+    assert seen[1] == ("reading package lists", "")
+    assert seen[4] == ("downloading the essential packages", "1 of 2")
+    assert seen[5] == ("installing the essential packages", "")
+    assert seen[6] == ("unpacking the essential packages", "1 of 2")
+    assert seen[7] == ("configuring the essential packages", "1 of 2")
+    assert seen[8] == ("unpacking the essential packages", "2 of 2")
+    assert seen[9] == ("choosing the other packages", "")
+    assert seen[11] == ("downloading the other packages", "1 of 7")
+    assert seen[12] == ("cleaning up", "")
 
 
 def test_cause_of_a_failure_is_its_first_error_not_the_echo():
