@@ -117,8 +117,15 @@ def test_unknown_suite_is_told_by_apts_own_line(machines, pymachine):
     assert_nothing_left()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("moment", ["reading package lists", "installing the essential"])
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "reading package lists"),
+        (signal.SIGINT, "installing the essential"),
+        (signal.SIGTERM, "installing the essential"),
+        (signal.SIGHUP, "reading package lists"),
+    ],
+)
 def test_signal_ends_the_pull_and_leaves_nothing(machines, number, moment):
     process = start()
     wait_for(process, moment)
