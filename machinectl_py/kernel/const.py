@@ -79,6 +79,9 @@ NR_open_tree = 428
 NR_move_mount = 429
 NR_mount_setattr = 442
 
+# <asm-generic/ioctls.h>
+TIOCSCTTY = 0x540E
+
 # <signal.h>
 SIGHUP = 1
 SIGINT = 2

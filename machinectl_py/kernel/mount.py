@@ -119,14 +119,22 @@ def move_mount(tree: int, target: str) -> None:
     check(result, "move_mount", target)
 
 
-def set_attributes(path: str | int, set_: int = 0, clear: int = 0, propagation: int = 0) -> None:
-    """Change a mount and all mounts below it at once; mount_setattr(2) with AT_RECURSIVE.
+def set_attributes(
+    path: str | int,
+    set_: int = 0,
+    clear: int = 0,
+    propagation: int = 0,
+    *,
+    recursive: bool = True,
+) -> None:
+    """Change a mount and, if recursive, all mounts below it at once; mount_setattr(2).
 
     Args:
         path: where the mount is, or the descriptor of a detached one.
         set_: MOUNT_ATTR_ flags to set.
         clear: MOUNT_ATTR_ flags to clear.
         propagation: MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE; 0 leaves it.
+        recursive: AT_RECURSIVE.
 
     Raises:
         OSError: with errno, "mount_setattr" and the path.
@@ -137,7 +145,7 @@ def set_attributes(path: str | int, set_: int = 0, clear: int = 0, propagation: 
         const.NR_mount_setattr,
         path if isinstance(path, int) else const.AT_FDCWD,
         b"" if isinstance(path, int) else os.fsencode(path),
-        const.AT_RECURSIVE | (const.AT_EMPTY_PATH if detached else 0),
+        (const.AT_RECURSIVE if recursive else 0) | (const.AT_EMPTY_PATH if detached else 0),
         ctypes.byref(attributes),
         ctypes.c_size_t(ctypes.sizeof(attributes)),
     )

@@ -36,6 +36,18 @@ def set_no_new_privileges() -> None:
     check(libc.prctl(const.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS")
 
 
+def set_dumpable(*, on: bool) -> None:
+    """Say whether others may look into this process, /proc/PID/exe and fd too; PR_SET_DUMPABLE.
+
+    Inherited by children, until an execve(2). While off, only CAP_SYS_PTRACE in the user
+    namespace that the process was executed in opens it; see PTRACE_MODE in ptrace(2).
+    """
+    check(libc.prctl(_PR_SET_DUMPABLE, int(on), 0, 0, 0), "prctl", "PR_SET_DUMPABLE")
+
+
+_PR_SET_DUMPABLE = 4
+
+
 def set_name(name: str) -> None:
     """Set the process's name, as in /proc/PID/comm, at most 15 bytes; PR_SET_NAME."""
     buffer = os.fsencode(name)[:15]
@@ -45,8 +57,20 @@ def set_name(name: str) -> None:
     check(libc.prctl(const.PR_SET_NAME, address, 0, 0, 0), "prctl", "PR_SET_NAME")
 
 
-def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
-    """Close the descriptors from `first` to `last`; see close_range(2).
+def join_new_keyring() -> None:
+    """Join a new, anonymous session keyring, if the kernel has any; keyctl(2)."""
+    number = _NR_KEYCTL.get(os.uname().machine, _NR_KEYCTL_GENERIC)
+    libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
+
+
+_NR_KEYCTL = {"x86_64": 250, "s390x": 280, "ppc64le": 271}
+_NR_KEYCTL_GENERIC = 219  # <asm-generic/unistd.h>
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_CLOSE_RANGE_CLOEXEC = 4
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF, *, on_exec: bool = False) -> None:
+    """Close the descriptors from `first` to `last`, at once or on execve; close_range(2).
 
     Raises:
         OSError: with errno and "close_range".
@@ -54,7 +78,12 @@ def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     import ctypes
 
     check(
-        libc.syscall(const.NR_close_range, ctypes.c_uint(first), ctypes.c_uint(last), 0),
+        libc.syscall(
+            const.NR_close_range,
+            ctypes.c_uint(first),
+            ctypes.c_uint(last),
+            _CLOSE_RANGE_CLOEXEC if on_exec else 0,
+        ),
         "close_range",
     )
 

@@ -8,9 +8,7 @@ from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal
-
-    ManagerKind = Literal["systemd", "unit", "embedded"]
+    from machinectl_py.plan.ports import ManagerKind
 
 
 class HostFacts(Record):
@@ -21,8 +19,8 @@ class HostFacts(Record):
     time_namespace: bool  # Linux 5.6
     foreground: bool  # launcher and supervisor are one process: `run`
     os_release: str  # the host's
-    root_device: str  # of the root directory, as in "00:2a", and
-    root_inode: int  # its inode: the name of its lock
+    root_device: int  # st_dev of the root directory and
+    root_inode: int  # its st_ino: they name its lock
 
 
 def probe_facts(
@@ -47,6 +45,6 @@ def probe_facts(
         time_namespace=os.path.exists("/proc/self/ns/time_for_children"),
         foreground=foreground,
         os_release=etc if os.path.exists(etc) else "/usr/lib/os-release",
-        root_device=f"{status.st_dev}",
+        root_device=status.st_dev,
         root_inode=status.st_ino,
     )

@@ -21,7 +21,7 @@ class Step(Record):
     """One act of a plan. The fields are its inputs only; what it is stands in the class.
 
     Attributes:
-        name: stable and public, as in `trace` and in the journal.
+        name: of the kind of step, as in the journal.
         place: the process that applies it.
         man: the manual page of the kernel call, or of the interface, behind it.
         because: the reason for its standing here in the order.
@@ -39,6 +39,10 @@ class Step(Record):
     per_boot: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ()
     gives: ClassVar[tuple[str, ...]] = ()
+
+    def label(self) -> str:
+        """Return the step's own name, stable and public: "mount /dev" among the mounts."""
+        return self.name
 
     def describe(self) -> str:
         """Return the act in the kernel's words, as in "mount tmpfs on /dev mode=0755,nosuid"."""
@@ -83,7 +87,7 @@ class Plan(Record):
         return [
             {
                 "index": index,
-                "name": step.name,
+                "name": step.label(),
                 "place": step.place,
                 "describe": step.describe(),
                 "call": step.man,
@@ -109,8 +113,8 @@ def check_slots(steps: tuple[Step, ...]) -> None:
     for index, step in enumerate(steps, 1):
         for slot in step.needed_slots():
             if slot not in given:
-                raise ValueError(f"step {index}, {step.name}: slot '{slot}' is not given before it")
+                raise ValueError(f"step {index}, {step.label()}: slot '{slot}' is not given before it")
         for slot in step.given_slots():
             if slot in given:
-                raise ValueError(f"step {index}, {step.name}: slot '{slot}' is given already")
+                raise ValueError(f"step {index}, {step.label()}: slot '{slot}' is given already")
             given.add(slot)

@@ -1,0 +1,213 @@
+"""From the host's side of the birth of PID 1: sockets, namespaces, clone, publication."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from machinectl_py.config.spec import SeccompSpec
+from machinectl_py.kernel import namespaces
+from machinectl_py.kernel.const import CLONE_NEWTIME
+from machinectl_py.layout import machine_dir
+from machinectl_py.plan.ports import RegisterRequest
+from machinectl_py.plan.step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.plan.context import Context
+
+
+class OpenNotifySocket(Step):
+    """Make the socket on which the machine's init reports; it gets its name inside."""
+
+    name = "open-notify-socket"
+    place = "supervisor"
+    man = "sd_notify(3)"
+    because = "the child inherits it and gives it a name in its own /run/host"
+    lifetime = "process"
+    gives = ("notify",)
+
+    def describe(self) -> str:
+        """Return the act."""
+        return "open a datagram socket for sd_notify, with credentials"
+
+    def apply(self, context: Context) -> None:
+        """Open it unbound, with SO_PASSCRED, since only PID 1 is believed."""
+        import _socket
+
+        notify = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+        notify.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        context.give("notify", notify.detach())
+
+
+class OpenControlSocket(Step):
+    """Make the socket by which `console` and `poweroff` reach the supervisor."""
+
+    name = "open-control-socket"
+    place = "supervisor"
+    man = "unix(7)"
+    because = "before the machine is shown to other verbs"
+    lifetime = "process"
+    takes = ("lock",)
+    gives = ("control",)
+
+    machine: str
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"listen on {machine_dir(self.machine)}/control"
+
+    def apply(self, context: Context) -> None:
+        """Bind it for root alone; it goes with the state directory."""
+        import _socket
+
+        path = f"{machine_dir(self.machine)}/control"
+        if os.path.lexists(path):  # of the boot before
+            os.unlink(path)
+        kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+        control = _socket.socket(_socket.AF_UNIX, kind)
+        mask = os.umask(0o077)
+        try:
+            control.bind(path)
+        finally:
+            os.umask(mask)
+        control.listen(8)
+        context.give("control", control.detach())
+
+
+class PrepareSeccomp(Step):
+    """Compile the filter of system calls, or take it from the cache of compiled ones."""
+
+    name = "prepare-seccomp"
+    place = "supervisor"
+    man = "seccomp(2)"
+    because = "compiled outside: libseccomp and its memory stay out of the machine"
+    lifetime = "process"
+    gives = ("seccomp",)
+
+    capabilities: int
+    seccomp: SeccompSpec
+
+    def describe(self) -> str:
+        """Return the act."""
+        return "prepare the allow-list of system calls"
+
+    def apply(self, context: Context) -> None:
+        """Give the path of the compiled programs."""
+        from machinectl_py.plan.seccomp_cache import program_path
+
+        context.give("seccomp", program_path(self.capabilities, self.seccomp))
+
+
+class NewTimeNamespace(Step):
+    """Make a time namespace whose clocks start at zero."""
+
+    name = "new-time-namespace"
+    place = "supervisor"
+    man = "time_namespaces(7)"
+    because = "clone3 cannot make one; it is entered by the children born after this"
+    lifetime = "namespace"
+    gives = ("clock-offset",)
+
+    def describe(self) -> str:
+        """Return the act."""
+        return "unshare CLONE_NEWTIME, its clocks at zero"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return "unshare --time --monotonic=-UPTIME --boottime=-UPTIME …"
+
+    def apply(self, context: Context) -> None:
+        """Unshare it and set both offsets while it is empty."""
+        namespaces.unshare(CLONE_NEWTIME)
+        monotonic = -time.monotonic_ns()
+        namespaces.set_time_offsets(monotonic, -time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        context.give("clock-offset", monotonic)
+
+
+class ClonePayload(Step):
+    """Give birth to PID 1 in its new namespaces and in its cgroup."""
+
+    name = "clone-payload"
+    place = "supervisor"
+    man = "clone3(2)"
+    because = "one call for all, as all that follows inside needs them"
+    lifetime = "namespace"
+    takes = ("payload-cgroup",)
+    gives = ("leader", "leader-pidfd")
+
+    flags: int
+    own_time: bool
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"clone3 {namespaces.flag_text(self.flags)}|CLONE_INTO_CGROUP"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return "unshare --mount --pid --ipc --uts --fork …"
+
+    def apply(self, context: Context) -> None:
+        """Clone; the child goes its own way, the parent's next children stay in our time."""
+        pid, pidfd = namespaces.clone3(self.flags, context.number("payload-cgroup"))
+        if pid == 0:
+            context.hooks.become_init()
+        context.give("leader", pid)
+        context.give("leader-pidfd", pidfd)
+        os.close(context.number("payload-cgroup"))
+        if self.own_time:
+            ours = os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC)
+            namespaces.setns(ours, CLONE_NEWTIME)
+            os.close(ours)
+
+
+class RegisterMachine(Step):
+    """Enter the machine in systemd-machined's list."""
+
+    name = "register-machine"
+    place = "launcher"
+    man = "org.freedesktop.machine1(5) RegisterMachineWithNetwork"
+    because = "machined wants the leader in its scope; meanwhile the machine mounts"
+    lifetime = "host"
+    per_boot = True
+    takes = ("leader", "cgroup")
+    gives = ("registered",)
+
+    request: RegisterRequest
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"register {self.request.name} with systemd-machined"
+
+    def apply(self, context: Context) -> None:
+        """Register it."""
+        request = self.request.replace(leader=context.number("leader"))
+        context.hooks.registrar().register(request)
+        context.give("registered", 1)
+
+    def undo(self, context: Context) -> None:
+        """Take it out, unless the name is another leader's by now."""
+        leader = context.slots.get("leader", 0)
+        assert isinstance(leader, int)
+        context.hooks.registrar().unregister(self.request.name, leader)
+
+
+class PublishState(Step):
+    """Write down what the other verbs need to find the machine."""
+
+    name = "publish-state"
+    place = "supervisor"
+    man = "rename(2)"
+    because = "as soon as there is a leader, so that a verb can find and end it"
+    lifetime = "process"
+    takes = ("leader", "unit", "cgroup")
+
+    machine: str
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"write {machine_dir(self.machine)}/state.json"
+
+    def apply(self, context: Context) -> None:
+        """Write it by the runtime, which owns its form."""
+        context.hooks.publish()
