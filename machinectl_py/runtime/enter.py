@@ -17,6 +17,7 @@ from machinectl_py.errors import (
     EXIT_NOT_FOUND,
     EXIT_SIGNAL_BASE,
     ConflictError,
+    DeniedError,
     PymachineError,
     UnsupportedError,
 )
@@ -98,9 +99,6 @@ def _on_terminal(state: MachineState, command: Command) -> int:
     from machinectl_py.runtime.forward import forward
 
     master, _ = open_terminal(state)
-    size = terminal.window_size(0) or terminal.window_size(1)
-    if size:
-        terminal.set_window_size(master, *size)
     slave = terminal.open_slave(master)
     os.fchown(slave, find_user(state, command.user).uid, -1)
     child = start(state, command, (slave, slave, slave), controlling=True)
@@ -117,7 +115,10 @@ def open_leader(state: MachineState) -> int:
 
     Raises:
         ConflictError: it has ended.
+        DeniedError: only root may enter.
     """
+    if os.geteuid() != 0:
+        raise DeniedError(f"Only root may enter machine '{state.name}'", "Try it with sudo.")
     try:
         pidfd = process.pidfd_open(state.leader)
         # The PID was the leader's after the pidfd was had, so it was before.
@@ -132,6 +133,8 @@ def open_leader(state: MachineState) -> int:
 def open_terminal(state: MachineState) -> tuple[int, str]:
     """Open a pseudo-terminal of the machine's own devpts; return the master and its path inside.
 
+    It has the window size of the caller's terminal from the start, if there is one.
+
     Raises:
         ConflictError: the machine has just ended.
         UnsupportedError: it has no devpts.
@@ -141,7 +144,7 @@ def open_terminal(state: MachineState) -> tuple[int, str]:
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         opened.append(os.open(f"/proc/{state.leader}/root", flags))
         opened.append(open_in_root(opened[1], "dev/pts", os.O_PATH | os.O_DIRECTORY))
-        return terminal.open_pty_in(opened[2])
+        master, path = terminal.open_pty_in(opened[2])
     except OSError as error:
         raise UnsupportedError(
             f"Failed to open a terminal in machine '{state.name}': {error.strerror}"
@@ -149,6 +152,10 @@ def open_terminal(state: MachineState) -> tuple[int, str]:
     finally:
         for fd in opened:
             os.close(fd)
+    size = terminal.window_size(1) or terminal.window_size(0)
+    if size:
+        terminal.set_window_size(master, *size)
+    return master, path
 
 
 def start(

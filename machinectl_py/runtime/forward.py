@@ -48,13 +48,14 @@ def forward(
     source: int = -1,
     pidfd: int = -1,
     escape: bool = False,
+    pass_end_of_file: bool = True,
     input_fd: int = 0,
     output_fd: int = 1,
 ) -> Outcome:
     """Copy between the caller and a pseudo-terminal until one side ends it.
 
-    Input that is no terminal may end: the program inside then reads an end of file too. SIGINT
-    and SIGQUIT become the keys of a terminal; SIGTERM and SIGHUP end the forwarding.
+    Input that is no terminal may end: the forwarding goes on. SIGINT and SIGQUIT become the keys
+    of a terminal; SIGTERM and SIGHUP end the forwarding.
 
     Args:
         master: the pseudo-terminal's master; it becomes non-blocking.
@@ -62,6 +63,7 @@ def forward(
         pidfd: a process with whose end the output ends; while it lives, a slave that is closed
             may be opened again, as init and getty do. -1: the first end of file is the end.
         escape: whether ^] three times within a second detaches.
+        pass_end_of_file: whether the program inside reads an end of file when the input ends.
         input_fd: the caller's input.
         output_fd: the caller's output.
 
@@ -70,7 +72,9 @@ def forward(
         OSError: the output cannot be written.
     """
     with _Signals() as signals, _RawMode(input_fd) as mode:
-        copy = _Copy(master, source, pidfd, input_fd, output_fd, escape=escape)
+        copy = _Copy(master, source, pidfd, input_fd, output_fd)
+        copy.escape = EscapeKeys() if escape else None
+        copy.pass_end_of_file = pass_end_of_file
         copy.copy_window_size()
         try:
             while (outcome := copy.turn(signals, mode)) is None:
@@ -167,9 +171,10 @@ class EscapeKeys:
 class _Copy:
     """The two directions and what is on its way in each."""
 
-    def __init__(
-        self, master: int, source: int, pidfd: int, input_fd: int, output_fd: int, *, escape: bool
-    ) -> None:
+    escape: EscapeKeys | None = None
+    pass_end_of_file = True
+
+    def __init__(self, master: int, source: int, pidfd: int, input_fd: int, output_fd: int) -> None:
         self.master, self.source = master, master if source < 0 else source
         self.pidfd, self.input, self.caller = pidfd, input_fd, output_fd
         self.output = _non_blocking(output_fd)
@@ -179,7 +184,6 @@ class _Copy:
         self.line_begins = True
         self.hung_up = False  # no slave is open; one may be again
         self.left_at_exit = -1  # bytes that may be read when the process has ended; -1 before
-        self.escape = EscapeKeys() if escape else None
         os.set_blocking(master, False)
         os.set_blocking(self.source, False)
 
@@ -267,8 +271,9 @@ class _Copy:
             return Outcome(reason="signal", signal=const.SIGHUP)
         if not data:
             self.input_open = False
-            # An unfinished line takes one to be handed over and one to end; termios(3), VEOF.
-            self.to_master += _END_OF_FILE if self.line_begins else _END_OF_FILE * 2
+            if self.pass_end_of_file:
+                # An unfinished line takes one to be handed over and one to end; termios(3), VEOF.
+                self.to_master += _END_OF_FILE if self.line_begins else _END_OF_FILE * 2
             return None
         if self.escape and self.escape.seen_in(data, time.monotonic()):
             return Outcome(reason="detached")
