@@ -119,11 +119,19 @@ def limit_capabilities(mask: int) -> None:
     """Bound this thread to the capabilities in `mask`, for good.
 
     The bounding set first, while CAP_SETPCAP is still held; then the permitted and effective
-    sets; inheritable and ambient sets are emptied, so that a payload which changes its user
-    keeps none. An execve(2) by root then gives the bounding set.
+    sets. An execve(2) by root then gives the bounding set.
 
     Raises:
         OSError: with errno and "prctl" or "capset".
+    """
+    set_capabilities(limit_bounding_set(mask))
+
+
+def limit_bounding_set(mask: int) -> int:
+    """Drop what is not in `mask` from the bounding set; return what is left there.
+
+    Raises:
+        OSError: with errno and "prctl"; EPERM without CAP_SETPCAP.
     """
     bound = own_bounding_set()
     for number in range(bound.bit_length()):
@@ -133,11 +141,21 @@ def limit_capabilities(mask: int) -> None:
                 "prctl",
                 f"PR_CAPBSET_DROP {number}",
             )
+    return mask & bound
+
+
+def set_capabilities(mask: int) -> None:
+    """Make `mask` the permitted and effective sets of this thread.
+
+    Inheritable and ambient sets are emptied, so that a payload which changes its user keeps none.
+
+    Raises:
+        OSError: with errno and "capset"; EPERM if one is not permitted now.
+    """
     libc.prctl(const.PR_CAP_AMBIENT, const.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    keep = mask & bound
     header = _Header(version=_VERSION_3, pid=0)
     data = (_Data * 2)(
-        _Data(effective=keep & 0xFFFFFFFF, permitted=keep & 0xFFFFFFFF, inheritable=0),
-        _Data(effective=keep >> _BITS, permitted=keep >> _BITS, inheritable=0),
+        _Data(effective=mask & 0xFFFFFFFF, permitted=mask & 0xFFFFFFFF, inheritable=0),
+        _Data(effective=mask >> _BITS, permitted=mask >> _BITS, inheritable=0),
     )
     check(libc.capset(ctypes.byref(header), data), "capset")

@@ -299,17 +299,18 @@ def _take_stdio(entry: _Entry) -> None:
 def _confine(entry: _Entry) -> None:
     """Take on the machine's limits and the user.
 
-    The filter first, as it may want CAP_SYS_ADMIN; the bounding set before the user, as it wants
-    CAP_SETPCAP.
+    The filter first, as it may want CAP_SYS_ADMIN, then the bounding set, as it wants
+    CAP_SETPCAP; the other sets last, as the machine may be denied CAP_SETUID.
     """
     if entry.no_new_privileges:
         process.set_no_new_privileges()
     if entry.seccomp:
         seccomp.load_filters(entry.seccomp)
-    capabilities.limit_capabilities(entry.capabilities)
+    bound = capabilities.limit_bounding_set(entry.capabilities)
     os.setgroups(entry.user.groups)
     os.setresgid(entry.user.gid, entry.user.gid, entry.user.gid)
     os.setresuid(entry.user.uid, entry.user.uid, entry.user.uid)
+    capabilities.set_capabilities(0 if entry.user.uid else bound)
 
 
 def _parent_lives(report: int) -> bool:

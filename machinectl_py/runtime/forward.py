@@ -49,6 +49,7 @@ def forward(
     pidfd: int = -1,
     escape: bool = False,
     pass_end_of_file: bool = True,
+    first_output: bytes = b"",
     input_fd: int = 0,
     output_fd: int = 1,
 ) -> Outcome:
@@ -64,6 +65,7 @@ def forward(
             may be opened again, as init and getty do. -1: the first end of file is the end.
         escape: whether ^] three times within a second detaches.
         pass_end_of_file: whether the program inside reads an end of file when the input ends.
+        first_output: what the caller sees before all else.
         input_fd: the caller's input.
         output_fd: the caller's output.
 
@@ -74,7 +76,7 @@ def forward(
     with _Signals() as signals, _RawMode(input_fd) as mode:
         copy = _Copy(master, source, pidfd, input_fd, output_fd)
         copy.escape = EscapeKeys() if escape else None
-        copy.pass_end_of_file = pass_end_of_file
+        copy.pass_end_of_file, copy.to_output = pass_end_of_file, first_output
         copy.copy_window_size()
         try:
             while (outcome := copy.turn(signals, mode)) is None:

@@ -89,7 +89,8 @@ def shell(
     """Have a command started as a login session of a user and forward its terminal.
 
     Returns:
-        The exit status of the command; 129 (SIGHUP, which it gets) when detached.
+        The exit status of the command, as systemd-run --wait has it; 129 (SIGHUP, which it gets)
+        when detached.
 
     Raises:
         PymachineError: the session cannot be started; the line says why.
@@ -100,7 +101,7 @@ def shell(
     tool, said = _start_tool(
         state,
         (
-            *("systemd-run", "--quiet", "--wait", "--collect", "--service-type=exec"),
+            *("systemd-run", "--quiet", "--wait", "--collect"),
             *(f"--unit=container-shell@{number}.service", f"--description=Shell for {user}"),
             f"--uid={user}",
             *(f"--property={setting}" for setting in properties),

@@ -30,8 +30,13 @@ def run(arguments: Arguments) -> int:
     name = require_running(arguments.words[0]).name
     console = open_console(name)
     tell(f"Connected to the console of machine {name}. Press ^] three times within 1s to detach.")
-    write_all(1, console.last_output)
-    outcome = forward(console.master, source=console.output, escape=True, pass_end_of_file=False)
+    outcome = forward(
+        console.master,
+        source=console.output,
+        escape=True,
+        pass_end_of_file=False,
+        first_output=console.last_output,
+    )
     if outcome.reason == "signal":
         return EXIT_SIGNAL_BASE + outcome.signal
     detached = outcome.reason == "detached"
@@ -42,9 +47,3 @@ def run(arguments: Arguments) -> int:
 def tell(line: str) -> None:
     """Print a line about the connection; on standard error, as it is not the machine's output."""
     os.write(2, f"{line}\n".encode())
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of this."""
-    while data:
-        data = data[os.write(fd, data) :]

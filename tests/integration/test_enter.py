@@ -1,0 +1,431 @@
+"""Entering a machine: exec, shell, login and console, as the user and the kernel see them.
+
+The machine is booted by systemd-nspawn, with a state of ours beside it: what enters machines is
+tested here, whatever starts them.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import signal
+import subprocess
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from machinectl_py.config.spec import SeccompSpec
+from machinectl_py.kernel import terminal
+from machinectl_py.kernel.capabilities import bounding_set
+from machinectl_py.kernel.locks import take_lock
+from machinectl_py.kernel.process import start_ticks
+from machinectl_py.layout import LOCK_DIR, lock_path, machine_dir
+from machinectl_py.plan.seccomp_cache import program_path
+from machinectl_py.runtime.state import MachineState, write_state
+from tests.conftest import COMMAND
+from tests.integration import leaks
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+PATIENCE = 30.0
+
+
+def _wait_for(condition):
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, condition
+        time.sleep(0.02)
+    return found
+
+
+def _children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _state(name, leader, **changes):
+    capabilities = bounding_set(leader)
+    fields = {
+        "name": name,
+        "leader": leader,
+        "leader_start": start_ticks(leader),
+        "supervisor": os.getpid(),
+        "phase": "running",
+        "root": f"/proc/{leader}/root",
+        "machine_id": "",
+        "kind": "boot",
+        "manager": "embedded",
+        "unit": "",
+        "cgroup": "",
+        "registered": False,
+        "private_network": False,
+        "capabilities": capabilities,
+        "no_new_privileges": False,
+        "seccomp": program_path(capabilities, SeccompSpec()),
+        "started": 0,
+        "started_monotonic": 0,
+        "clock_offset": 0,
+    }
+    return MachineState(**(fields | changes))
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing():
+    """Replace the check for each test: sessions come and go in the machine that all tests share."""
+
+
+@pytest.fixture(scope="module")
+def booted(pristine_tree):
+    """A machine that runs systemd; its name and the PID of its leader."""
+    from tests.hosts.overlay import private_copy
+
+    before = leaks.snapshot(os.getppid())
+    name = f"enter-{os.getpid()}"
+    with private_copy(pristine_tree) as root:
+        nspawn = subprocess.Popen(
+            ["systemd-nspawn", "--register=no", "--keep-unit", "--boot", "-M", name, "-D", root],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            start_new_session=True,
+        )
+        leader = _wait_for(lambda: _children(nspawn.pid))[0]
+        _wait_for(lambda: Path(f"/proc/{leader}/root/run/systemd/private").exists())
+        os.makedirs(LOCK_DIR, exist_ok=True)
+        os.makedirs(machine_dir(name), exist_ok=True)
+        lock = take_lock(lock_path(name))
+        write_state(_state(name, leader))
+        is_up = [*COMMAND, "exec", name, "systemctl", "is-active", "-q", "multi-user.target"]
+        _wait_for(lambda: subprocess.run(is_up, check=False).returncode == 0)
+        yield name, leader
+        os.kill(leader, signal.SIGKILL)  # PID 1 takes all with it; nspawn would not
+        nspawn.wait()
+        os.unlink(f"{machine_dir(name)}/state.json")
+        os.rmdir(machine_dir(name))
+        os.unlink(lock_path(name))
+        os.close(lock)
+    assert leaks.leaked(before, os.getppid()) == []
+
+
+@pytest.fixture
+def name(booted):
+    return booted[0]
+
+
+class Terminal:
+    """The command on a terminal of 33 rows and 111 columns, and a person in front of it."""
+
+    def __init__(self, *arguments):
+        self.master, slave = os.openpty()
+        terminal.set_window_size(self.master, 33, 111)
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: terminal.set_controlling_terminal(0),
+            env=os.environ | {"TERM": "vt220"},
+        )
+        self.slave = slave
+        self.seen = ""
+
+    def expect(self, text):
+        end = time.monotonic() + PATIENCE
+        while text not in self.seen:
+            ready = select.select([self.master], [], [], max(end - time.monotonic(), 0))[0]
+            assert ready, f"no {text!r} in {self.seen!r}"
+            self.seen += os.read(self.master, 65536).decode()
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def status(self):
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            os.close(self.slave)
+            os.close(self.master)
+
+
+def test_a_command_is_in_all_namespaces_of_the_leader(pymachine, booted):
+    name, leader = booted
+    kinds = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
+    links = [f"/proc/self/ns/{kind}" for kind in kinds]
+    shown = pymachine("exec", name, "readlink", *links, check=True)
+    assert shown.stdout.split() == [os.readlink(f"/proc/{leader}/ns/{kind}") for kind in kinds]
+
+
+def test_a_command_is_in_the_leaders_cgroup(pymachine, name):
+    shown = pymachine("exec", name, "sh", "-c", "grep ^0:: /proc/self/cgroup /proc/1/cgroup")
+    own, leaders = (line.partition(":")[2] for line in shown.stdout.splitlines())
+    assert own == leaders == "0::/init.scope"
+
+
+def test_a_command_is_limited_as_the_leader_is(pymachine, name):
+    script = "grep -hE '^(CapBnd|NoNewPrivs|Seccomp):' /proc/self/status /proc/1/status"
+    lines = pymachine("exec", name, "sh", "-c", script, check=True).stdout.splitlines()
+    assert len(lines) == 6
+    assert lines[:3] == lines[3:]
+    assert "Seccomp:\t2" in lines
+
+
+def test_privileges_that_the_state_withholds_are_withheld(pymachine, booted):
+    name, leader = booted
+    write_state(_state(name, leader, capabilities=1 << 0 | 1 << 21, no_new_privileges=True))
+    try:
+        script = "grep -hE '^(CapBnd|CapEff|NoNewPrivs):' /proc/self/status"
+        shown = pymachine("exec", name, "sh", "-c", script)
+    finally:
+        write_state(_state(name, leader))
+    mask = f"{1 << 0 | 1 << 21:016x}"
+    assert shown.stdout == f"CapEff:\t{mask}\nCapBnd:\t{mask}\nNoNewPrivs:\t1\n"
+
+
+@pytest.mark.parametrize("status", [0, 1, 42, 255])
+def test_the_exit_status_is_the_commands(pymachine, name, status):
+    assert pymachine("exec", name, "--", "sh", "-c", f"exit {status}").returncode == status
+
+
+def test_a_signal_that_ends_the_command_gives_128_and_its_number(pymachine, name):
+    assert pymachine("exec", name, "sh", "-c", "kill -KILL $$").returncode == 137
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "reason"),
+    [
+        ("no-such-command", 127, "No such file or directory"),
+        ("/no/such/command", 127, "No such file or directory"),
+        ("/etc/passwd", 126, "Permission denied"),
+    ],
+)
+def test_a_command_that_cannot_be_executed_is_told_in_a_line(
+    pymachine, name, command, status, reason
+):
+    shown = pymachine("exec", name, command)
+    assert shown.returncode == status
+    assert shown.stderr == f"pymachine: Failed to execute {command} in machine '{name}': {reason}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--user=nobody-here", "NAME", "true"), "Machine 'NAME' has no user 'nobody-here'"),
+        (
+            ("--chdir=/nowhere", "NAME", "true"),
+            "Failed to change to directory /nowhere in machine 'NAME': No such file or directory",
+        ),
+        (("not-running", "true"), "No machine 'not-running' is running"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(pymachine, name, arguments, reason):
+    shown = pymachine("exec", *(word.replace("NAME", name) for word in arguments))
+    assert shown.returncode == 1
+    assert shown.stderr.splitlines()[0] == f"pymachine: {reason.replace('NAME', name)}"
+
+
+def test_a_leader_whose_pid_is_used_again_is_not_entered(pymachine, booted):
+    name, leader = booted
+    write_state(_state(name, leader, leader_start=start_ticks(leader) - 1))
+    try:
+        shown = pymachine("exec", name, "true")
+    finally:
+        write_state(_state(name, leader))
+    assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
+    assert "is being stopped or restarted" in shown.stderr
+
+
+def test_the_environment_is_clean_but_for_what_is_asked(pymachine, name):
+    caller = {"PATH": os.environ["PATH"], "SECRET": "x", "HERE": "there", "HOME": "/caller"}
+    words = ("exec", "-E", "SET=to", "-E", "HERE", "-E", "UNSET", name, "env", "-0")
+    shown = pymachine(*words, env=caller, check=True)
+    assert dict(line.split("=", 1) for line in shown.stdout.split("\0") if line) == {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "USER": "root",
+        "LOGNAME": "root",
+        "SHELL": "/bin/bash",
+        "container": "pymachine",
+        "SET": "to",
+        "HERE": "there",
+    }
+
+
+@pytest.mark.parametrize("user", ["games", "5"])
+def test_a_user_of_the_machine_by_name_or_number(pymachine, name, user):
+    script = "id -u; id -G; echo $HOME $USER; grep CapEff /proc/self/status; pwd"
+    shown = pymachine("exec", "-u", user, "--chdir=/usr", name, "sh", "-c", script, check=True)
+    assert shown.stdout.split() == [
+        *("5", "60", "/usr/games", "games", "CapEff:", "0000000000000000", "/usr")
+    ]
+
+
+def test_descriptors_and_ignored_signals_of_the_caller_stay_out(pymachine, name):
+    read, write = os.pipe()
+    shown = pymachine("exec", name, "ls", "/proc/self/fd", pass_fds=(write,), check=True)
+    assert shown.stdout.split() == ["0", "1", "2", "3"]  # of which 3 is the directory
+    os.close(read)
+    os.close(write)
+    argv = ["nohup", *COMMAND, "exec", name, "grep", "-hE", "^Sig(Ign|Blk):", "/proc/self/status"]
+    shown = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    assert shown.stdout.split() == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+
+
+def test_pipes_are_the_commands_own_and_binary(pymachine, name):
+    data = bytes(range(256)) * 4096
+    shown = pymachine("exec", name, "cat", input=data, text=False, check=True)
+    assert shown.stdout == data
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_us_is_the_commands(name, number):
+    word = number.name[3:]
+    script = f"trap 'exit 7' {word}; echo set; while :; do sleep 0.02; done"
+    process = subprocess.Popen([*COMMAND, "exec", name, "sh", "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"set\n"
+    process.send_signal(number)
+    assert process.wait(PATIENCE) == 7
+    process.stdout.close()
+
+
+def test_a_command_does_not_outlive_a_killed_caller(name):
+    argv = [*COMMAND, "exec", name, "sh", "-c", "echo set; exec sleep 1000"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    child = _children(process.pid)[0]
+    process.kill()
+    process.wait()
+    _wait_for(lambda: not os.path.exists(f"/proc/{child}"))
+    process.stdout.close()
+
+
+def test_on_a_terminal_the_command_has_one_of_the_machines(name):
+    session = Terminal("exec", name, "sh", "-c", "tty; stty size; echo $TERM; read x; exit $x")
+    assert session.expect("\r\n").startswith("/dev/pts/")
+    assert session.expect("\r\n") == "33 111"
+    assert session.expect("\r\n") == "vt220"
+    session.type("9\r")
+    assert session.status() == 9
+
+
+def test_ctrl_c_on_a_terminal_interrupts_the_command_not_us(name):
+    session = Terminal("exec", name, "sh", "-c", "trap 'exit 3' INT; echo set; sleep 100 & wait")
+    session.expect("set\r\n")
+    session.type("\x03")
+    assert session.status() == 3
+
+
+def test_leaving_by_the_escape_hangs_up_and_gives_the_terminal_back(name):
+    session = Terminal("exec", name, "sh", "-c", "echo set; sleep 1000")
+    session.expect("set\r\n")
+    assert not termios.tcgetattr(session.slave)[3] & termios.ECHO
+    child = _children(session.process.pid)[0]
+    session.type("\x1d\x1d\x1d")
+    session.process.wait(PATIENCE)
+    assert termios.tcgetattr(session.slave)[3] & termios.ECHO
+    assert session.status() == 128 + signal.SIGHUP
+    _wait_for(lambda: not os.path.exists(f"/proc/{child}"))
+
+
+def test_a_terminal_can_be_asked_for_without_having_one(pymachine, name):
+    script = "tty && read line && echo got $line && cat && exit 6"
+    shown = pymachine("exec", "--pty", name, "sh", "-c", script, input="one\n")
+    assert "/dev/pts/" in shown.stdout
+    assert "got one" in shown.stdout
+    assert shown.returncode == 6
+
+
+def test_shell_is_a_session_of_the_machines_logind(name):
+    session = Terminal("shell", name, "/bin/sh", "-c", "grep ^0:: /proc/self/cgroup; tty; exit 9")
+    session.expect("exit session.\r\n")
+    assert "/session-" in session.expect("\r\n")
+    assert session.expect("\r\n").startswith("/dev/pts/")
+    assert session.status() == 9
+
+
+def test_shell_without_a_command_is_the_users_login_shell(name):
+    session = Terminal("shell", f"root@{name}", "-E", "FOO=bar")
+    session.expect("# ")
+    session.type("shopt -q login_shell && echo $FOO:$HOME:$PWD; stty size\r")
+    session.expect("bar:/root:/root\r\n")
+    session.expect("33 111\r\n")
+    session.type("exit\r")
+    session.expect("terminated.")
+    assert session.status() == 0
+
+
+def test_login_prompts_and_the_escape_leaves(name):
+    session = Terminal("login", name)
+    session.expect("login:")
+    session.type("root\r")
+    session.expect("Password:")
+    session.type("\x1d\x1d\x1d")
+    session.expect(f"Connection to machine {name} terminated.")
+    assert session.status() == 0
+
+
+@pytest.fixture
+def supervisor(booted):
+    """A supervisor's control socket, on which a test plays the supervisor."""
+    path = f"{machine_dir(booted[0])}/control"
+    server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    server.bind(path)
+    server.listen(1)
+    yield server
+    server.close()
+    os.unlink(path)
+
+
+def _hand_out_console(server, console, last_output):
+    client = _socket.socket(fileno=server._accept()[0])
+    assert client.recv(100) == b"console"
+    descriptors = console.to_bytes(4, "little")
+    client.sendmsg([last_output], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
+    return client
+
+
+def test_console_shows_the_last_output_then_what_comes_and_takes_keys(name, supervisor):
+    console, slave = os.openpty()
+    session = Terminal("console", name)
+    client = _hand_out_console(supervisor, console, b"before\r\n")
+    session.expect("before\r\n")
+    client.send(b"now\r\n")
+    session.expect("now\r\n")
+    _wait_for(lambda: terminal.window_size(slave) == (33, 111))
+    session.type("root\r")
+    assert os.read(slave, 100) == b"root\n"
+    session.type("\x1d\x1d\x1d")
+    session.expect("Detached")
+    assert session.status() == 0
+    assert client.recv(100) == b""
+    for fd in (console, slave):
+        os.close(fd)
+    client.close()
+
+
+def test_console_without_a_terminal_watches_until_the_machine_ends(name, supervisor):
+    console, slave = os.openpty()
+    argv = [*COMMAND, "console", name]
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    client = _hand_out_console(supervisor, console, b"")
+    time.sleep(0.2)
+    client.send(b"last words")
+    client.close()
+    assert process.communicate(timeout=PATIENCE)[0] == b"last words"
+    assert process.returncode == 0
+    assert not select.select([slave], [], [], 0)[0], "the end of input was typed in"
+    for fd in (console, slave):
+        os.close(fd)
+
+
+def test_console_of_a_supervisor_that_is_gone_is_told(pymachine, name):
+    shown = pymachine("console", name)
+    assert shown.returncode == 1
+    assert shown.stderr == f"pymachine: The supervisor of machine '{name}' does not answer\n"
