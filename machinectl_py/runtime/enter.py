@@ -92,7 +92,12 @@ def enter(state: MachineState, command: Command, *, on_terminal: bool) -> int:
     """
     if on_terminal:
         return _on_terminal(state, command)
-    return wait(start(state, command))
+    # What comes before `wait` can pass it on is kept until then.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _PASSED_ON)
+    try:
+        return wait(start(state, command))
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _PASSED_ON)
 
 
 def _on_terminal(state: MachineState, command: Command) -> int:
@@ -364,6 +369,7 @@ def wait(child: Process) -> int:
     for number in _PASSED_ON:
         if _signal.getsignal(number) != _signal.SIG_IGN:
             previous[number] = _signal.signal(number, pass_on)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _PASSED_ON)
     try:
         return exit_status(child)
     finally:
