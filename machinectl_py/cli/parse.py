@@ -95,7 +95,8 @@ def parse(options: tuple[Option, ...], argv: list[str], *, command: int = -1) ->
             _take_short(by_short, word, rest, values)
         else:
             words.append(word)
-            if 0 <= command < len(words):
+            # With -D in the place of a name, the command begins one word earlier.
+            if 0 <= command < len(words) + ("directory" in values):
                 words += rest[1:] if rest[:1] == ["--"] else rest
                 break
     return Arguments(values, words)

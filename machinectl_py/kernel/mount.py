@@ -102,21 +102,14 @@ def open_tree(path: str, *, recursive: bool = True) -> int:
     return check(result, "open_tree", path)
 
 
-def move_mount(tree: int, target: str) -> None:
-    """Attach a detached mount at `target`; move_mount(2).
+def move_mount(tree: int, target: int) -> None:
+    """Attach a detached mount at what the descriptor `target` refers to; move_mount(2).
 
     Raises:
-        OSError: with errno, "move_mount" and the target.
+        OSError: with errno and "move_mount".
     """
-    result = libc.syscall(
-        const.NR_move_mount,
-        tree,
-        b"",
-        const.AT_FDCWD,
-        os.fsencode(target),
-        const.MOVE_MOUNT_F_EMPTY_PATH,
-    )
-    check(result, "move_mount", target)
+    flags = const.MOVE_MOUNT_F_EMPTY_PATH | const.MOVE_MOUNT_T_EMPTY_PATH
+    check(libc.syscall(const.NR_move_mount, tree, b"", target, b"", flags), "move_mount")
 
 
 def set_attributes(

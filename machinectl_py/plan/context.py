@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     SlotValue = int | str
 
 # Slots whose number is a descriptor, which is passed on as such from process to process.
-DESCRIPTOR_SLOTS = frozenset({"console"})
+DESCRIPTOR_SLOTS = frozenset({"console", "kmsg"})
 
 
 class Hooks:
@@ -20,6 +20,7 @@ class Hooks:
 
     manager: Callable[[str], CgroupManager]  # by its name
     registrar: Callable[[], Registrar]
+    fork_supervisor: Callable[[], int]  # returns its PID, in the launcher alone
     become_init: Callable[[], NoReturn]  # the newborn child goes on as init wrapper
     publish: Callable[[], None]  # write the machine's state for other verbs
 

@@ -202,7 +202,7 @@ class FillRunHost(Step):
 
         base = "/run/host"
         _write(f"{base}/container-manager", "pymachine\n")
-        dashed = "-".join(self.machine_id[a:b] for a, b in _UUID_PARTS)
+        dashed = "-".join(self.machine_id[a:b] for a, b in UUID_PARTS)
         _write(f"{base}/container-uuid", f"{dashed}\n")
         os.mkdir(f"{base}/inaccessible", 0o755)
         os.mkdir(f"{base}/inaccessible/dir", 0o000)
@@ -214,7 +214,7 @@ class FillRunHost(Step):
         os.chmod(f"{base}/notify", 0o666)
 
 
-_UUID_PARTS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
+UUID_PARTS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
 _S_IFIFO, _S_IFCHR, _S_IFBLK, _S_IFREG, _S_IFSOCK = 0o10000, 0o20000, 0o60000, 0o100000, 0o140000
 _NODES = (
     ("reg", _S_IFREG),

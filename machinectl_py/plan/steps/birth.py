@@ -17,6 +17,35 @@ if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
 
 
+class StartSupervisor(Step):
+    """Begin the process that lives beside the machine."""
+
+    name = "start-supervisor"
+    place = "launcher"
+    man = "fork(2)"
+    because = "systemd starts a scope around processes that exist"
+    lifetime = "process"
+    takes = ("lock",)
+    gives = ("supervisor",)
+
+    foreground: bool
+
+    def describe(self) -> str:
+        """Return the act."""
+        if self.foreground:
+            return "be the supervisor, in the foreground"
+        return "fork the supervisor, in a session of its own"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return "" if self.foreground else "setsid …"
+
+    def apply(self, context: Context) -> None:
+        """Fork, or go on as both."""
+        supervisor = os.getpid() if self.foreground else context.hooks.fork_supervisor()
+        context.give("supervisor", supervisor)
+
+
 class OpenNotifySocket(Step):
     """Make the socket on which the machine's init reports; it gets its name inside."""
 

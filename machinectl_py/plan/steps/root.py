@@ -167,7 +167,7 @@ class AttachSource(Step):
         if self.read_only:
             kernel_mount.set_attributes(tree, const.MOUNT_ATTR_RDONLY)
         target = make_in_root(root := os.open("/", os.O_PATH), self.target, directory=directory)
-        kernel_mount.move_mount(tree, f"/proc/self/fd/{target}")
+        kernel_mount.move_mount(tree, target)
         for fd in (tree, target, root):
             os.close(fd)
 

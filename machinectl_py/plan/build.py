@@ -1,0 +1,222 @@
+"""The order of the steps: `MachineSpec` and `HostFacts` in, `Plan` out; a pure function."""
+
+from __future__ import annotations
+
+from machinectl_py.config.spec import BindMount
+from machinectl_py.kernel import const
+from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
+from machinectl_py.plan.step import Plan, check_slots
+from machinectl_py.plan.steps import api, birth, cgroup, confine, devices, execute, host, root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.plan.step import Step
+
+_TMPFS = const.MS_NOSUID | const.MS_NODEV | const.MS_STRICTATIME
+_SEALED = const.MS_NOSUID | const.MS_NODEV | const.MS_NOEXEC
+_READ_ONLY_PROC = (
+    "/proc/sys",
+    "/proc/acpi",
+    "/proc/apm",
+    "/proc/asound",
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/scsi",
+    "/proc/sysrq-trigger",
+)
+_HIDDEN_PROC = ("/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/timer_list")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
+    """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
+    steps = (
+        *_launcher_steps(spec, facts),
+        *_supervisor_steps(spec, facts),
+        *_root_steps(spec, facts),
+        *_api_steps(spec),
+        *_own_steps(spec, facts),
+        *_confining_steps(spec),
+        execute.ExecutePayload(
+            payload=spec.payload, argv=spec.payload.argv, environment=_environment(spec)
+        ),
+    )
+    check_slots(steps)
+    return Plan(steps=steps)
+
+
+def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    request = CgroupRequest(
+        name=spec.name,
+        slice=spec.cgroup.slice,
+        description=f"Machine {spec.name}",
+        root=spec.root,
+        pids=(),
+        properties=spec.cgroup.properties,
+    )
+    start: Step
+    if facts.manager == "systemd":
+        start = cgroup.StartScope(manager=facts.manager, request=request)
+    else:
+        start = cgroup.MakeCgroup(manager=facts.manager, request=request)
+    return (
+        host.LockMachine(machine=spec.name),
+        host.MakeStateDirectory(machine=spec.name),
+        host.LockRoot(root=spec.root, device=facts.root_device, inode=facts.root_inode),
+        birth.StartSupervisor(foreground=facts.foreground),
+        start,
+    )
+
+
+def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    steps: list[Step] = [birth.OpenNotifySocket()]
+    if not facts.foreground:
+        steps.append(birth.OpenControlSocket(machine=spec.name))
+    if spec.seccomp.enabled:
+        steps.append(birth.PrepareSeccomp(capabilities=spec.capabilities, seccomp=spec.seccomp))
+    steps.append(cgroup.DivideCgroup())
+    if facts.time_namespace:
+        steps.append(birth.NewTimeNamespace())
+    flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
+    if spec.private_network:
+        flags |= const.CLONE_NEWNET
+    steps.append(birth.ClonePayload(flags=flags, own_time=facts.time_namespace))
+    if not facts.foreground or facts.manager == "systemd":
+        steps.append(cgroup.EnterSupervisorCgroup())
+    steps.append(birth.PublishState(machine=spec.name))
+    if facts.register:
+        request = RegisterRequest(
+            name=spec.name, machine_id=spec.machine_id, leader=0, root=spec.root
+        )
+        steps.append(birth.RegisterMachine(request=request))
+    return tuple(steps)
+
+
+def _binds(spec: MachineSpec) -> tuple[BindMount, ...]:
+    return tuple(mount for mount in spec.mounts if isinstance(mount, BindMount))
+
+
+def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    steps: list[Step] = [root.DieWithSupervisor(), confine.NewKeyring(), root.EnslaveMounts()]
+    sources = {facts.os_release: False} | {bind.source: bind.recursive for bind in _binds(spec)}
+    steps += [
+        root.CloneSource(source=source, recursive=recursive)
+        for source, recursive in sources.items()
+    ]
+    if spec.seccomp.enabled:
+        steps.append(confine.ReadSeccomp())
+    steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
+    if spec.read_only:
+        steps.append(root.RemountReadOnly(target="/", recursive=True))
+    return tuple(steps)
+
+
+def _mount(fstype: str, target: str, flags: int, data: str = "") -> Step:
+    return api.MountFileSystem(
+        fstype=fstype, target=target, flags=flags, data=data, optional=fstype == "mqueue"
+    )
+
+
+def _api_steps(spec: MachineSpec) -> tuple[Step, ...]:
+    console = spec.console != "pipe"
+    return (
+        _mount("proc", "/proc", _SEALED),
+        _mount("sysfs", "/sys", _SEALED) if spec.api_writable else api.MountSys(),
+        _mount(
+            "tmpfs",
+            "/dev",
+            const.MS_NOSUID | const.MS_STRICTATIME,
+            "mode=0755,size=4m,nr_inodes=64k",
+        ),
+        devices.MakeDeviceNodes(),
+        _mount(
+            "devpts",
+            "/dev/pts",
+            const.MS_NOSUID | const.MS_NOEXEC,
+            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        ),
+        _mount("tmpfs", "/dev/shm", _TMPFS, "mode=01777,size=10%,nr_inodes=400k"),
+        _mount("mqueue", "/dev/mqueue", _SEALED),
+        *((devices.AllocateConsole(),) if console else ()),
+        _mount("tmpfs", "/run", _TMPFS, "mode=0755,size=20%,nr_inodes=800k"),
+        _mount("tmpfs", "/tmp", _TMPFS, "mode=01777,size=10%,nr_inodes=400k"),
+        _mount("tmpfs", "/run/host", _TMPFS, "mode=0755,size=4m,nr_inodes=1k"),
+        api.FillRunHost(machine_id=spec.machine_id),
+    )
+
+
+def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    steps: list[Step] = [
+        root.AttachSource(
+            source=facts.os_release,
+            target="/run/host/os-release",
+            read_only=True,
+            recursive=False,
+        ),
+        api.OwnBootId(),
+        api.OwnKmsg(),
+    ]
+    if not spec.api_writable:
+        steps.append(
+            api.ProtectProc(
+                read_only=_READ_ONLY_PROC,
+                writable=("/proc/sys/net",) if spec.private_network else (),
+                hidden=_HIDDEN_PROC,
+            )
+        )
+    steps += [
+        root.RemountReadOnly(target="/run/host"),
+        cgroup.UnshareCgroup(),
+        _mount("cgroup2", "/sys/fs/cgroup", _SEALED, "nsdelegate,memory_recursiveprot"),
+    ]
+    if not spec.api_writable:
+        steps.append(root.RemountReadOnly(target="/sys"))
+    for mount in spec.mounts:
+        if isinstance(mount, BindMount):
+            steps.append(
+                root.AttachSource(
+                    source=mount.source,
+                    target=mount.target,
+                    read_only=mount.read_only,
+                    recursive=mount.recursive,
+                )
+            )
+        else:
+            steps.append(_mount("tmpfs", mount.target, _TMPFS, mount.options))
+    return (*steps, root.ShareMounts())
+
+
+def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
+    steps: list[Step] = [confine.SetHostname(hostname=spec.hostname)]
+    if spec.private_network:
+        steps.append(confine.LoopbackUp())
+    steps.append(confine.SetRlimits(rlimits=spec.rlimits))
+    if spec.console != "pipe":
+        steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))
+    if spec.no_new_privileges:
+        steps.append(confine.NoNewPrivileges())
+    limit = confine.LimitCapabilities(capabilities=spec.capabilities)
+    if not spec.seccomp.enabled:
+        return (*steps, limit)
+    # Loading a filter wants CAP_SYS_ADMIN or no_new_privs; seccomp(2).
+    admin = spec.capabilities >> CAPABILITY_NAMES.index("CAP_SYS_ADMIN") & 1
+    if admin or spec.no_new_privileges:
+        return (*steps, limit, confine.LoadSeccomp())
+    return (*steps, confine.LoadSeccomp(), limit)
+
+
+def _environment(spec: MachineSpec) -> tuple[tuple[str, str], ...]:
+    own = {
+        "PATH": _PATH,
+        "container": "pymachine",
+        "container_uuid": "-".join(spec.machine_id[a:b] for a, b in api.UUID_PARTS),
+        "HOME": "/root",
+        "USER": "root",
+        "LOGNAME": "root",
+        "NOTIFY_SOCKET": "/run/host/notify",
+    }
+    return tuple((own | dict(spec.payload.environment)).items())

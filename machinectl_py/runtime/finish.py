@@ -1,0 +1,116 @@
+"""After the leader's end: start the machine again, or undo everything and leave."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from machinectl_py.codec import decode
+from machinectl_py.errors import EXIT_REBOOT, PymachineError
+from machinectl_py.kernel import cgroupfs
+from machinectl_py.layout import machine_dir
+from machinectl_py.runtime.journal import Journal, remove_state, undo_journal
+from machinectl_py.runtime.recover import make_hooks
+from machinectl_py.runtime.state import read_state, read_text
+from machinectl_py.runtime.walk import Aborted, Peer, failure_data
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from machinectl_py.plan.step import Step
+
+_SIGHUP = 1  # how PID 1 of a PID namespace ends by reboot(RB_AUTOBOOT); reboot(2)
+
+
+def main() -> NoReturn:
+    """Finish the machine of argv[1]; never returns."""
+    told = decode(sys.argv[1])
+    status = told["status"]
+    rebooting = os.WIFSIGNALED(status) and os.WTERMSIG(status) == _SIGHUP
+    state = read_state(told["name"])
+    code = 0
+    if rebooting and state.manager != "unit":
+        code = _reboot(told)
+    elif rebooting:
+        code = EXIT_REBOOT
+    clean_up(told["name"], told["lock"], told["root-lock"])
+    if told["launcher"] >= 0:
+        import _socket
+
+        ended = {"status": status, "ready": told["ready"], "output": told["output"]}
+        Peer(_socket.socket(fileno=told["launcher"])).send({"ended": ended})
+    os._exit(code)
+
+
+def clean_up(name: str, lock: int, root_lock: int) -> None:
+    """Undo everything of a machine whose leader has ended, and forget it."""
+    try:
+        state = read_state(name)
+        cgroupfs.remove(f"{state.cgroup}/payload", timeout=10)
+    except FileNotFoundError:
+        pass
+    slots: dict[str, int | str] = {"root-lock": root_lock} if root_lock >= 0 else {}
+    try:
+        undo_journal(name, make_hooks(), slots)
+    except PymachineError as error:
+        # Kept for the next verb, which finds the lock free and tries again.
+        os.write(2, f"pymachine: {error.message}\n".encode())
+        os._exit(1)
+    remove_state(name, lock)
+
+
+def _reboot(told: dict[str, Any]) -> int:
+    """Build the machine again from its spec; returns only if that fails."""
+    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.plan.build import build_plan
+    from machinectl_py.plan.context import Context
+    from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.runtime import detach
+    from machinectl_py.runtime.supervisor import Build
+    from machinectl_py.runtime.walk import Walk
+
+    name = told["name"]
+    directory = machine_dir(name)
+    before = read_state(name)
+    spec = MachineSpec.from_data(decode(read_text(f"{directory}/spec.json")))
+    facts = HostFacts.from_data(decode(read_text(f"{directory}/facts.json")))
+    hooks = make_hooks()
+    context = Context(hooks)
+    for fd in (told["lock"], told["root-lock"], told["launcher"]):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    context.slots |= {
+        "lock": told["lock"],
+        "root-lock": told["root-lock"],
+        "supervisor": os.getpid(),
+        "unit": before.unit,
+        "cgroup": before.cgroup,
+    }
+    walk = Walk(build_plan(spec, facts), context, ("launcher", "supervisor"))
+    walk.skip = _stands_already
+    journal = Journal(name)
+    walk.before = journal.before
+    walk.after = lambda step: journal.after(step, context)
+    build = Build(walk, spec, facts)
+    build.boots = before.boots + 1
+    try:
+        undo_journal(name, hooks, {}, only="register-machine")
+        if os.path.exists(f"{directory}/notify"):
+            os.unlink(f"{directory}/notify")
+        build.started_monotonic = time.monotonic_ns() // 1000
+        build.run()
+        if told["launcher"] >= 0:
+            import _socket
+
+            walk.peers["launcher"] = Peer(_socket.socket(fileno=told["launcher"]))
+        detach.watch(build, log=told["log"])
+    except (PymachineError, OSError, Aborted) as error:
+        build.kill()
+        os.write(2, f"pymachine: {failure_data(error)['message']}\n".encode())
+    return 1
+
+
+def _stands_already(step: Step) -> bool:
+    return step.place == "launcher" and not step.per_boot

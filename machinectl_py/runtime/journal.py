@@ -1,0 +1,111 @@
+"""The journal: a line for each act on the host, written before it, with what it gave after."""
+
+from __future__ import annotations
+
+import os
+
+from machinectl_py.codec import decode, encode
+from machinectl_py.errors import PymachineError
+from machinectl_py.layout import lock_path, machine_dir
+from machinectl_py.plan.context import Context, Hooks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.plan.step import Step
+
+
+class Journal:
+    """Appends lines; several processes may, since O_APPEND writes are whole."""
+
+    def __init__(self, name: str) -> None:
+        """Write to the journal of this machine."""
+        self.path = f"{machine_dir(name)}/journal"
+
+    def before(self, step: Step) -> None:
+        """Note an act that is about to be done."""
+        if step.lifetime == "host":
+            self._append({"step": step.name, "data": step.to_data()})
+
+    def after(self, step: Step, context: Context) -> None:
+        """Note what it gave."""
+        if step.lifetime == "host":
+            gave = {slot: context.slots[slot] for slot in step.given_slots()}
+            self._append({"step": step.name, "gave": gave})
+
+    def struck(self, name: str) -> None:
+        """Note that an act has been undone."""
+        self._append({"step": name, "undone": 1})
+
+    def _append(self, line: dict[str, object]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        fd = os.open(self.path, flags, 0o600)
+        os.write(fd, (encode(line) + "\n").encode())
+        os.close(fd)
+
+
+def step_class(name: str) -> type[Step]:
+    """Return the class of a step that the journal names."""
+    from machinectl_py.plan.steps import birth, cgroup, host
+
+    for kind in (host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine):
+        if kind.name == name:
+            return kind
+    raise PymachineError(f"The journal names a step '{name}' that is not known")
+
+
+def undo_journal(name: str, hooks: Hooks, slots: dict[str, int | str], only: str = "") -> None:
+    """Undo what the journal holds, in reverse.
+
+    Args:
+        name: of the machine.
+        hooks: the doors to managers and registrar.
+        slots: descriptors that this process still holds, such as "root-lock".
+        only: the name of the one step to undo; "" for all.
+    """
+    pending, gave = _read(name)
+    context = Context(hooks)
+    context.slots |= gave | slots
+    problems = []
+    for step in reversed(pending):
+        if only and step.name != only:
+            continue
+        try:
+            step.undo(context)
+            Journal(name).struck(step.name)
+        except (OSError, PymachineError) as error:
+            problems.append(str(error))
+    if problems:
+        raise PymachineError(f"Machine '{name}' left something behind: {'; '.join(problems)}")
+
+
+def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
+    """Return the steps not undone, and the slots that survive a process."""
+    try:
+        with open(f"{machine_dir(name)}/journal", encoding="utf-8") as file:
+            lines = [decode(line) for line in file if line.endswith("\n")]
+    except FileNotFoundError:
+        return [], {}
+    pending: dict[str, Step] = {}
+    gave: dict[str, int | str] = {}
+    for line in lines:
+        if "data" in line:
+            pending[line["step"]] = step_class(line["step"]).from_data(line["data"])
+        elif "undone" in line:
+            pending.pop(line["step"], None)
+        else:
+            gave |= {key: value for key, value in line["gave"].items() if key != "root-lock"}
+    return list(pending.values()), gave
+
+
+def remove_state(name: str, lock: int) -> None:
+    """Remove the state directory, then the lock: the machine is gone."""
+    from machinectl_py.kernel.locks import drop_lock
+
+    directory = machine_dir(name)
+    try:
+        for entry in os.listdir(directory):
+            os.unlink(f"{directory}/{entry}")
+        os.rmdir(directory)
+    except FileNotFoundError:
+        pass
+    drop_lock(lock_path(name), lock)

@@ -1,0 +1,365 @@
+"""Starts a machine: in the background under a supervisor, or in the foreground for a command."""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+import sys
+import time
+
+from machinectl_py.codec import encode
+from machinectl_py.errors import ConflictError, PymachineError
+from machinectl_py.kernel.process import pidfd_send_signal
+from machinectl_py.layout import machine_dir
+from machinectl_py.plan.build import build_plan
+from machinectl_py.plan.context import Context
+from machinectl_py.record import Record
+from machinectl_py.runtime.finish import clean_up
+from machinectl_py.runtime.journal import Journal, remove_state
+from machinectl_py.runtime.recover import make_hooks
+from machinectl_py.runtime.state import find_running, write_whole
+from machinectl_py.runtime.supervisor import Build
+from machinectl_py.runtime.walk import Aborted, Peer, Walk, failure, failure_data
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.plan.step import Step
+
+
+class Started(Record):
+    """A machine that runs, as its launcher learnt it."""
+
+    leader: int
+    supervisor: int
+    ready_after: float  # seconds from its start to READY=1; 0.0 if that was not waited for
+
+
+def _walk(spec: MachineSpec, facts: HostFacts) -> Walk:
+    plan = build_plan(spec, facts)
+    context = Context(make_hooks())
+    walk = Walk(plan, context, ("launcher",))
+    journal = Journal(spec.name)
+
+    def after(step: Step) -> None:
+        if step.name == "make-state-directory":
+            directory = machine_dir(spec.name)
+            write_whole(f"{directory}/spec.json", encode(spec.to_data()))
+            write_whole(f"{directory}/facts.json", encode(facts.to_data()))
+        journal.after(step, context)
+
+    walk.before, walk.after = journal.before, after
+    find_running(spec.name)  # removes what a killed supervisor left
+    return walk
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _undo_launcher(walk: Walk, name: str) -> None:
+    """Undo what the launcher did before there was a supervisor."""
+    slots = walk.context.slots
+    if "lock" not in slots:
+        return
+    lock, root_lock = walk.context.number("lock"), slots.get("root-lock", -1)
+    assert isinstance(root_lock, int)
+    clean_up(name, lock, root_lock)
+
+
+class Background:
+    """`pymachine boot`: a supervisor of its own, followed until its machine is ready."""
+
+    def __init__(self, spec: MachineSpec, facts: HostFacts, *, log: int = -1) -> None:
+        """Prepare; `log` is a descriptor that gets the console's output, or -1."""
+        self.spec, self.facts, self.log = spec, facts, log
+        self.begun = time.monotonic()
+        self.walk = _walk(spec, facts)
+        self.walk.context.hooks.fork_supervisor = self._fork
+        self.walk.on_message = self._heard
+        self.progress: Callable[[str], None] = lambda _text: None
+        self.built = self.gone = False
+        self.ready = 0
+        self.error: PymachineError | None = None
+        self.ended: dict[str, Any] | None = None
+
+    def start(self, *, wait: bool, timeout: float) -> Started:
+        """Start the machine and wait until its init is ready.
+
+        Args:
+            wait: for READY=1; otherwise only until the init has been executed.
+            timeout: seconds for READY=1; 0 waits for ever.
+
+        Raises:
+            PymachineError: it could not be started; nothing is left of it.
+            KeyboardInterrupt: idem.
+        """
+        for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
+            _signal.signal(number, _interrupt)
+        try:
+            self._start(wait, timeout)
+        except BaseException:
+            self._give_up()
+            raise
+        ready_after = max(self.ready / 1e6 - self.begun, 0.0) if self.ready else 0.0
+        return Started(
+            leader=self.walk.context.number("leader"),
+            supervisor=self.walk.context.number("supervisor"),
+            ready_after=ready_after,
+        )
+
+    def _start(self, wait: bool, timeout: float) -> None:  # noqa: FBT001
+        self.walk.run()
+        trace = [entry.to_data() for entry in self.walk.trace if entry.index > self._forked_at()]
+        self._send({"done": 1, "trace": trace})
+        while not self.built:
+            self._turn(None)
+        deadline = time.monotonic() + timeout if timeout else None
+        while wait and not self.ready:
+            self._turn(deadline)
+            if self.ended is not None:
+                raise self._ended_early()
+
+    def _forked_at(self) -> int:
+        names = [step.name for step in self.walk.plan.steps]
+        return names.index("start-supervisor")
+
+    def _turn(self, deadline: float | None) -> None:
+        """Wait for one message."""
+        peer = self.walk.peers.get("supervisor")
+        if peer is None:
+            raise self.error or PymachineError(
+                f"The supervisor of machine '{self.spec.name}' was killed"
+            )
+        if deadline is not None:
+            poll = select.poll()
+            poll.register(peer.socket.fileno(), select.POLLIN)
+            if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+                raise PymachineError(
+                    f"Machine '{self.spec.name}' did not become ready in time, and was ended",
+                    "--timeout= gives it more, --no-wait does not wait.",
+                )
+        self.walk.turn()
+
+    def _heard(self, _peer: str, message: dict[str, Any]) -> None:
+        if "failed" in message:
+            self.error = failure(message["failed"])
+        if message.get("built"):
+            self.built = True
+        if message.get("ready"):
+            self.ready = message["ready"]
+        if message.get("status"):
+            self.progress(message["status"])
+        if "ended" in message:
+            self.ended = message["ended"]
+        if "gone" in message:
+            self.gone = True
+            if not self.built:
+                raise self.error or PymachineError(
+                    f"The supervisor of machine '{self.spec.name}' was killed"
+                )
+
+    def _ended_early(self) -> PymachineError:
+        assert self.ended is not None
+        self._wait_gone()
+        name, status = self.spec.name, self.ended["status"]
+        if os.WIFSIGNALED(status):
+            how = f"by signal {os.WTERMSIG(status)}"
+        else:
+            how = f"with exit status {os.WEXITSTATUS(status)}"
+        lines = [line.strip() for line in self.ended["output"].splitlines() if line.strip()]
+        printable = "".join(c for c in lines[-1] if c.isprintable()) if lines else ""
+        return PymachineError(
+            f"The init of machine '{name}' ended {how} before it was ready",
+            f"The last line on its console: {printable}" if printable else "",
+        )
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if "supervisor" in self.walk.peers:
+            self.walk.peers["supervisor"].send(message)
+
+    def _wait_gone(self) -> None:
+        self.walk.on_message = lambda _peer, _message: None
+        while "supervisor" in self.walk.peers:
+            self.walk.turn()
+
+    def _give_up(self) -> None:
+        """Have the supervisor undo everything, or do it where there is none."""
+        for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
+            _signal.signal(number, _signal.SIG_IGN)
+        if "supervisor" in self.walk.context.slots:
+            self._send({"abort": 1})
+            self._wait_gone()
+            os.close(self.walk.context.number("lock"))
+            if "root-lock" in self.walk.context.slots:
+                os.close(self.walk.context.number("root-lock"))
+            find_running(self.spec.name)  # in case the supervisor was killed
+        else:
+            _undo_launcher(self.walk, self.spec.name)
+
+    def _fork(self) -> int:
+        """Fork the supervisor; only the launcher returns."""
+        ours, theirs = Peer.pair()
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM))
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self._supervise(theirs)
+        theirs.close()
+        self.walk.peers["supervisor"] = ours
+        # Filled here, so that an interruption from now on finds whom to tell.
+        self.walk.context.give("supervisor", pid)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT, _signal.SIGTERM))
+        return pid
+
+    def _supervise(self, launcher: Peer) -> None:
+        """Be the supervisor: build, then watch."""
+        os.setsid()
+        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+            _signal.signal(number, _signal.SIG_IGN)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT, _signal.SIGTERM))
+        self._silence()
+        walk = self.walk
+        walk.places = ("supervisor",)
+        walk.peers = {"launcher": launcher}
+        walk.context.give("supervisor", os.getpid())
+        build = Build(walk, self.spec, self.facts)
+        error: Exception
+        try:
+            start = self._forked_at() + 1
+            build.run(start)
+            launcher.send({"built": 1})
+            from machinectl_py.runtime import detach
+
+            detach.watch(build, log=self.log)
+        except Exception as caught:  # noqa: BLE001 - told by the launcher, we have no terminal
+            error = caught
+        self._fail(build, launcher, error)
+
+    def _fail(self, build: Build, launcher: Peer, error: Exception) -> None:
+        try:
+            build.kill()
+            _undo_launcher(self.walk, self.spec.name)
+        except Exception as second:  # noqa: BLE001 - idem
+            error = PymachineError(f"{error}; and {second}")
+        if not isinstance(error, Aborted):
+            if not isinstance(error, (PymachineError, OSError)):
+                error = PymachineError(f"Internal error: {type(error).__name__}: {error}")
+            launcher.send({"failed": failure_data(error)})
+        os._exit(1)
+
+    def _silence(self) -> None:
+        """Let go of the caller's terminal."""
+        null = os.open("/dev/null", os.O_RDWR)
+        for number in range(3):
+            if number != self.log:
+                os.dup2(null, number)
+        os.close(null)
+        os.chdir("/")
+
+
+def run_foreground(spec: MachineSpec, facts: HostFacts) -> int:
+    """Run a command in the foreground and return its exit status (128+n for signal n).
+
+    Raises:
+        PymachineError: it could not be started; nothing is left of it.
+    """
+    walk = _walk(spec, facts)
+    walk.places = ("launcher", "supervisor")
+    build = Build(walk, spec, facts)
+    for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
+        _signal.signal(number, _interrupt)
+    try:
+        try:
+            build.run()
+            status = _follow(build)
+        except Aborted as error:
+            raise ConflictError("Interrupted") from error
+    except BaseException:
+        _ignore_signals()
+        build.kill()
+        _undo_launcher(walk, spec.name)
+        raise
+    _ignore_signals()
+    _undo_launcher(walk, spec.name)
+    return status
+
+
+def _ignore_signals() -> None:
+    for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
+        _signal.signal(number, _signal.SIG_IGN)
+
+
+def _follow(build: Build) -> int:
+    """Wait for the payload's end, with its terminal if it has one."""
+    context = build.context
+    leader, pidfd = context.number("leader"), context.number("leader-pidfd")
+    killed = 0
+    if "console" in context.slots:
+        from machinectl_py.kernel.terminal import open_slave
+        from machinectl_py.runtime.forward import forward
+
+        master = context.number("console")
+        slave = open_slave(master)
+        outcome = forward(master, pidfd=pidfd, escape=True)
+        os.close(slave)
+        if outcome.reason != "ended":
+            killed = outcome.signal or _signal.SIGHUP
+            pidfd_send_signal(pidfd, _signal.SIGKILL)
+    else:
+        killed = _wait_passing_signals(build, leader, pidfd)
+    status = os.waitstatus_to_exitcode(os.waitpid(leader, 0)[1])
+    if killed and status == -_signal.SIGKILL:
+        return 128 + killed
+    return status if status >= 0 else 128 - status
+
+
+def _wait_passing_signals(build: Build, leader: int, pidfd: int) -> int:
+    """Wait for the leader; pass on the signals that we get.
+
+    PID 1 does not get a signal that it has no handler for; pid_namespaces(7). Then it is killed,
+    as the one who sent the signal wants an end. Returns that signal, or 0.
+    """
+    killed = 0
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    received: list[int] = []
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, lambda arrived, _frame: received.append(arrived))
+    wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _signal.set_wakeup_fd(write)
+    poll.register(wake, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if wake in ready:
+            os.read(wake, 64)
+        while received:
+            number = received.pop(0)
+            handled = build.spec.payload.kind == "as-pid2" or _catches(leader, number)
+            killed = killed if handled else number
+            pidfd_send_signal(pidfd, number if handled else _signal.SIGKILL)
+        if pidfd in ready:
+            return killed
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Say whether a process has a handler for a signal; SigCgt of proc_pid_status(5)."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def flush_and_exit(status: int) -> None:
+    """Leave at once with what has been printed."""
+    sys.stdout.flush()
+    os._exit(status)
+
+
+__all__ = ["Background", "Started", "remove_state", "run_foreground"]

@@ -1,0 +1,44 @@
+"""Removes what a killed supervisor left."""
+
+from __future__ import annotations
+
+import os
+
+from machinectl_py.kernel.locks import take_lock
+from machinectl_py.layout import LOCK_DIR, lock_path
+from machinectl_py.plan.context import Hooks
+from machinectl_py.runtime.journal import remove_state, undo_journal
+
+
+def make_hooks() -> Hooks:
+    """Return hooks with the managers and the registrar, which undoing needs."""
+    from machinectl_py.managers.choose import manager_of
+
+    hooks = Hooks()
+    hooks.manager = manager_of
+    hooks.registrar = _registrar
+    return hooks
+
+
+def _registrar() -> object:
+    from machinectl_py.managers.machined import MachinedRegistrar
+
+    return MachinedRegistrar()
+
+
+def recover(name: str) -> None:
+    """Undo the journal of a machine that nobody supervises, and forget it.
+
+    Raises:
+        PymachineError: something could not be undone; the state is kept for another try.
+    """
+    os.makedirs(LOCK_DIR, mode=0o755, exist_ok=True)
+    lock = take_lock(lock_path(name))
+    if lock is None:  # another verb is at it, or it is being started anew
+        return
+    try:
+        undo_journal(name, make_hooks(), {})
+    except BaseException:
+        os.close(lock)
+        raise
+    remove_state(name, lock)

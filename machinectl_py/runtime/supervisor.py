@@ -1,0 +1,134 @@
+"""Builds a machine: the supervisor's half of a plan, up to the payload's execve.
+
+Used by the forked supervisor, by the foreground `run`, and again for each reboot.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from machinectl_py.codec import encode
+from machinectl_py.errors import PymachineError
+from machinectl_py.kernel import cgroupfs
+from machinectl_py.kernel.process import pidfd_send_signal, start_ticks
+from machinectl_py.layout import machine_dir
+from machinectl_py.runtime import init_wrapper
+from machinectl_py.runtime.state import MachineState, write_state, write_whole
+from machinectl_py.runtime.walk import Aborted, Peer, Walk, failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.plan.context import Context
+    from machinectl_py.plan.facts import HostFacts
+
+
+class Build:
+    """A machine that is being built by this process."""
+
+    def __init__(self, walk: Walk, spec: MachineSpec, facts: HostFacts) -> None:
+        """Lend the steps the hooks of a supervisor."""
+        self.walk, self.spec, self.facts = walk, spec, facts
+        self.context: Context = walk.context
+        self.executing = self.executed = False
+        self.launcher_done = "launcher" in walk.places
+        self.other_trace: list[dict[str, Any]] = []
+        self.phase = "opening"
+        self.boots = 1
+        self.started = time.time_ns() // 1000
+        self.started_monotonic = time.monotonic_ns() // 1000
+        ours, theirs = Peer.pair()
+        self._inside, self._theirs = ours, theirs
+        self.context.hooks.become_init = self._become_init
+        self.context.hooks.publish = self.publish
+        walk.on_message = self._heard
+
+    def run(self, start: int = 0) -> None:
+        """Walk the steps, and wait until the payload runs.
+
+        Raises:
+            PymachineError: a step failed, here or in another place.
+            Aborted: the launcher gave up.
+        """
+        init_wrapper.preload()
+        self.walk.run(start)
+        while not (self.executed and self.launcher_done):
+            self.walk.turn()
+        self.phase = "running"
+        self.publish()
+        entries = [entry.to_data() for entry in self.walk.trace] + self.other_trace
+        entries.sort(key=lambda entry: int(entry["index"]))
+        write_whole(f"{machine_dir(self.spec.name)}/trace.json", encode(entries))
+
+    def _become_init(self) -> NoReturn:
+        self._inside.close()
+        init_wrapper.become_init(self.walk, self._theirs)
+
+    def publish(self) -> None:
+        """Write the machine's state; from now on the init wrapper is one of our peers."""
+        if "inside" not in self.walk.peers and not self.executed:
+            self._theirs.close()
+            self.walk.peers["inside"] = self._inside
+        context, spec = self.context, self.spec
+        leader = context.number("leader")
+        offset = context.slots.get("clock-offset", 0)
+        try:
+            born = start_ticks(leader)
+        except OSError:  # it has ended already and will be reaped as any
+            born = 0
+        write_state(
+            MachineState(
+                name=spec.name,
+                leader=leader,
+                leader_start=born,
+                supervisor=os.getpid(),
+                phase="running" if self.phase == "running" else "opening",
+                root=spec.root,
+                machine_id=spec.machine_id,
+                kind=spec.payload.kind,
+                manager=self.facts.manager,
+                unit=context.text("unit"),
+                cgroup=context.text("cgroup"),
+                registered="registered" in context.slots,
+                private_network=spec.private_network,
+                capabilities=spec.capabilities,
+                no_new_privileges=spec.no_new_privileges,
+                seccomp=str(context.slots.get("seccomp", "")),
+                started=self.started,
+                started_monotonic=self.started_monotonic,
+                clock_offset=offset if isinstance(offset, int) else 0,
+                boots=self.boots,
+            )
+        )
+
+    def _heard(self, peer: str, message: dict[str, Any]) -> None:
+        self.other_trace += message.get("trace", [])
+        if "failed" in message:
+            raise failure(message["failed"])
+        if "abort" in message or (peer == "launcher" and "gone" in message):
+            raise Aborted
+        if message.get("executing"):
+            self.executing = True
+        if message.get("done"):
+            self.launcher_done = True
+        if peer == "inside" and "gone" in message:
+            if not self.executing:
+                raise PymachineError("The init wrapper was killed before it could start the init")
+            self.executed = True
+
+    def kill(self) -> None:
+        """Kill what was born, and wait for it."""
+        if "leader-pidfd" in self.context.slots:
+            try:
+                pidfd_send_signal(self.context.number("leader-pidfd"), 9)
+            except ProcessLookupError:
+                pass
+            try:
+                os.waitpid(self.context.number("leader"), 0)
+            except ChildProcessError:
+                pass
+        if "cgroup" in self.context.slots:
+            cgroupfs.remove(f"{self.context.text('cgroup')}/payload", timeout=10)

@@ -1,0 +1,213 @@
+"""Walks a plan in one process: applies the steps of its place, and talks to the other two.
+
+Messages are JSON in packets of a SOCK_SEQPACKET socket, a descriptor beside them as SCM_RIGHTS:
+
+    {"slot": NAME, "value": VALUE}   a step elsewhere gave it
+    {"trace": [ENTRY…]}              how the steps of a place went
+    {"failed": {…}}                  a `StepError` as data, or {"message":, "hint":}
+    {"abort": 1}                     the launcher was interrupted
+    {"ready": 1}, {"status": TEXT}   from the machine's init
+    {"ended": {…}}                   the payload has ended
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+import time
+
+from machinectl_py.codec import decode, encode
+from machinectl_py.errors import PymachineError, StepError
+from machinectl_py.plan.context import DESCRIPTOR_SLOTS
+from machinectl_py.runtime.state import TraceEntry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from machinectl_py.plan.context import Context
+    from machinectl_py.plan.step import Place, Plan, Step
+
+_INT = struct.Struct("i")
+_PACKET = 1 << 18
+
+
+class Peer:
+    """One end of a channel to another process of ours."""
+
+    def __init__(self, end: _socket.socket) -> None:
+        """Own the socket."""
+        self.socket = end
+
+    @classmethod
+    def pair(cls) -> tuple[Peer, Peer]:
+        """Return both ends of a new channel, close-on-exec."""
+        kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+        one, other = (
+            _socket.socket(fileno=end.detach()) for end in _socket.socketpair(_socket.AF_UNIX, kind)
+        )
+        return cls(one), cls(other)
+
+    def send(self, message: dict[str, Any], fd: int = -1) -> None:
+        """Send a message; nothing if the other end is gone."""
+        rights: list[Any] = []
+        if fd >= 0:
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _INT.pack(fd))]
+        try:
+            self.socket.sendmsg([encode(message).encode()], rights, _socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def receive(self) -> tuple[dict[str, Any], int] | None:
+        """Return the next message and its descriptor (or -1), or None at the other's end."""
+        try:
+            data, ancillary, _, _ = self.socket.recvmsg(
+                _PACKET, _socket.CMSG_SPACE(_INT.size), _socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        fd = _INT.unpack(ancillary[0][2][: _INT.size])[0] if ancillary else -1
+        message: dict[str, Any] = decode(data.decode())
+        return message, fd
+
+    def close(self) -> None:
+        """Close this end."""
+        self.socket.close()
+
+
+class Aborted(Exception):  # noqa: N818
+    """The launcher asks to give up, or is gone."""
+
+
+def failure_data(error: Exception) -> dict[str, Any]:
+    """Return an error as data for a channel."""
+    if isinstance(error, StepError):
+        return error.to_data()
+    message = error.message if isinstance(error, PymachineError) else f"{error}"
+    return {"message": message, "hint": getattr(error, "hint", "")}
+
+
+def failure(data: dict[str, Any]) -> PymachineError:
+    """Return the error that another process sent."""
+    return StepError(**data) if "step" in data else PymachineError(data["message"], data["hint"])
+
+
+class Walk:
+    """A plan on its way through one process."""
+
+    def __init__(self, plan: Plan, context: Context, places: tuple[Place, ...]) -> None:
+        """Walk the steps of these places; peers are added as they are born."""
+        self.plan, self.context, self.places = plan, context, places
+        self.peers: dict[str, Peer] = {}
+        self.trace: list[TraceEntry] = []
+        self.before: Callable[[Step], None] = lambda _step: None
+        self.after: Callable[[Step], None] = lambda _step: None
+        self.skip: Callable[[Step], bool] = lambda _step: False
+        self.on_message: Callable[[str, dict[str, Any]], None] = lambda _peer, _message: None
+        self._fault = os.environ.get("PYMACHINE_TEST_FAIL", "")
+
+    def run(self, start: int = 0) -> None:
+        """Apply the steps of our places from the index `start` on.
+
+        Raises:
+            StepError: a step failed.
+            PymachineError: what a step refused with.
+            Aborted: another process wants to end it.
+        """
+        total = len(self.plan.steps)
+        for index, step in enumerate(self.plan.steps[start:], start + 1):
+            if step.place not in self.places or self.skip(step):
+                continue
+            for slot in step.needed_slots():
+                self.wait_slot(slot)
+            begun = time.monotonic_ns()
+            try:
+                self.before(step)
+                step.apply(self.context)
+                if self._fault:
+                    self._fail_if_asked(step)
+            except OSError as error:
+                raise self._step_error(step, index, total, error) from error
+            self._tell(step)
+            self.after(step)
+            self._note(index, step, begun)
+
+    def wait_slot(self, slot: str) -> None:
+        """Handle messages until a slot is filled."""
+        while slot not in self.context.slots:
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait for messages and handle one of each peer that has any."""
+        import select
+
+        poll = select.poll()
+        names = {}
+        for name, peer in self.peers.items():
+            poll.register(peer.socket.fileno(), select.POLLIN)
+            names[peer.socket.fileno()] = name
+        for fd, _ in poll.poll():
+            self._handle(names[fd])
+
+    def _handle(self, name: str) -> None:
+        received = self.peers[name].receive()
+        if received is None:
+            self.peers.pop(name).close()
+            self.on_message(name, {"gone": 1})
+            return
+        message, fd = received
+        if "slot" in message:
+            self.context.give(message["slot"], fd if fd >= 0 else message["value"])
+        else:
+            self.on_message(name, message)
+
+    def _tell(self, step: Step) -> None:
+        for slot in step.given_slots():
+            if not any(
+                slot in other.needed_slots() and other.place not in self.places
+                for other in self.plan.steps
+            ) and (slot not in DESCRIPTOR_SLOTS):
+                continue
+            value = self.context.slots[slot]
+            fd = value if slot in DESCRIPTOR_SLOTS and isinstance(value, int) else -1
+            for peer in self.peers.values():
+                peer.send({"slot": slot, "value": value}, fd)
+
+    def _note(self, index: int, step: Step, begun: int) -> None:
+        now = time.monotonic_ns()
+        offset = self.context.clock_offset
+        self.trace.append(
+            TraceEntry(
+                index=index,
+                name=step.label(),
+                place=step.place,
+                describe=step.describe(),
+                start=begun - offset,
+                duration=now - begun,
+            )
+        )
+
+    def _fail_if_asked(self, step: Step) -> None:
+        """Fail after the step named by PYMACHINE_TEST_FAIL, for the tests of undoing."""
+        name, _, number = self._fault.partition(":")
+        if name == step.label():
+            raise OSError(int(number or 5), "injected by PYMACHINE_TEST_FAIL")
+
+    @staticmethod
+    def _step_error(step: Step, index: int, total: int, error: OSError) -> StepError:
+        cause = error.strerror or str(error)
+        if error.filename:
+            cause = f"{cause}: {error.filename}"
+        return StepError(
+            step=step.label(),
+            index=index,
+            total=total,
+            place=step.place,
+            act=step.describe(),
+            cause=cause,
+            errno=error.errno or 0,
+        )

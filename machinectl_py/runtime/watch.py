@@ -1,0 +1,238 @@
+"""The supervisor of a running machine: console, readiness, control socket, the leader's end.
+
+Executed as a fresh, minimal interpreter that imports this file alone, and of the standard
+library only modules in C: it lives as long as the machine, in little memory. When the leader
+ends, it executes the whole program again (`runtime/finish.py`), which knows how to clean up.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import posix
+import select
+import sys
+import time
+from _json import encode_basestring_ascii, make_scanner
+
+_LAST_OUTPUT = 1 << 14
+_SEALED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGURG, _signal.SIGHUP)
+
+
+class _Plain:
+    strict, memo = True, {}  # noqa: RUF012
+    object_hook = object_pairs_hook = None
+    parse_float, parse_int, parse_constant = float, int, float
+
+
+def _decode(text: str):  # noqa: ANN202
+    return make_scanner(_Plain())(text, 0)[0]
+
+
+class Watch:
+    """The loop and what it looks at."""
+
+    def __init__(self, settings: dict) -> None:
+        """Take over the descriptors that the builder opened."""
+        self.settings = settings
+        self.leader, self.pidfd = settings["leader"], settings["leader-pidfd"]
+        self.master, self.log = settings["console"], settings["log"]
+        self.directory = settings["directory"]
+        self.notify = _socket.socket(fileno=settings["notify"])
+        self.control = _socket.socket(fileno=settings["control"])
+        self.launcher = None
+        if settings["launcher"] >= 0:
+            self.launcher = _socket.socket(fileno=settings["launcher"])
+        self.clients: list = []
+        self.output = b""
+        self.status, self.ready, self.terms = "", 0, 0
+        self.wake, wake = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+        _signal.set_wakeup_fd(wake)
+        for number in _SEALED:
+            _signal.signal(number, lambda *_: None)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+    def run(self) -> int:
+        """Watch until the leader has ended; return its wait status."""
+        while True:
+            poll = select.poll()
+            fds = [self.pidfd, self.wake, self.notify.fileno(), self.control.fileno()]
+            fds += [client.fileno() for client in self.clients]
+            if self.master >= 0:
+                fds.append(self.master)
+            if self.launcher is not None:
+                fds.append(self.launcher.fileno())
+            for fd in fds:
+                poll.register(fd, select.POLLIN)
+            ready = {fd for fd, _ in poll.poll()}
+            self._handle(ready)
+            if self.pidfd in ready:
+                self._drain()
+                return posix.waitpid(self.leader, 0)[1]
+
+    def _handle(self, ready: set) -> None:
+        if self.wake in ready:
+            for number in posix.read(self.wake, 64):
+                self._signalled(number)
+        if self.notify.fileno() in ready:
+            self._hear()
+        if self.master in ready:
+            self._copy()
+        if self.control.fileno() in ready:
+            self._accept()
+        for client in [client for client in self.clients if client.fileno() in ready]:
+            self._request(client)
+        if self.launcher is not None and self.launcher.fileno() in ready:
+            self._from_launcher()
+
+    def _kill(self, number: int) -> None:
+        try:
+            _signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    def _signalled(self, number: int) -> None:
+        """Stop in the init's orderly way; a second SIGTERM ends it at once."""
+        if number in (_signal.SIGTERM, _signal.SIGINT):
+            self.terms += 1
+        self._kill(_signal.SIGKILL if self.terms > 1 else self.settings["kill-signal"])
+
+    def _hear(self) -> None:
+        """Believe PID 1 of the machine alone; sd_notify(3)."""
+        space = _socket.CMSG_SPACE(12) + _socket.CMSG_SPACE(4 * 64)
+        data, ancillary, _, _ = self.notify.recvmsg(1 << 16, space, _socket.MSG_DONTWAIT)
+        sender = 0
+        for _, kind, content in ancillary:
+            if kind == _socket.SCM_RIGHTS:
+                for start in range(0, len(content), 4):
+                    posix.close(int.from_bytes(content[start : start + 4], sys.byteorder))
+            elif kind == _socket.SCM_CREDENTIALS:
+                sender = int.from_bytes(content[:4], sys.byteorder)
+        if sender != self.leader:
+            return
+        before = (self.status, self.ready)
+        for line in data.decode(errors="replace").split("\n"):
+            if line == "READY=1" and not self.ready:
+                self.ready = time.monotonic_ns() // 1000
+            elif line.startswith("STATUS="):
+                self.status = line[7:]
+        if (self.status, self.ready) != before:
+            self._tell()
+
+    def _tell(self) -> None:
+        text = encode_basestring_ascii(self.status)
+        line = f'{{"status":{text},"ready":{self.ready}}}'.encode()
+        fd = posix.open(
+            f"{self.directory}/notify.new", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o644
+        )
+        posix.write(fd, line)
+        posix.close(fd)
+        posix.rename(f"{self.directory}/notify.new", f"{self.directory}/notify")
+        self._to_launcher(line)
+
+    def _to_launcher(self, line: bytes) -> None:
+        if self.launcher is None:
+            return
+        try:
+            self.launcher.send(line, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+        except OSError:
+            self.launcher = None
+
+    def _from_launcher(self) -> None:
+        try:
+            data = self.launcher.recv(4096, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.launcher.close()
+            self.launcher = None
+        elif b'"abort"' in data:
+            self._kill(_signal.SIGKILL)
+
+    def _copy(self) -> bool:
+        """Pass on what the machine writes; whoever does not read it is dropped."""
+        try:
+            data = posix.read(self.master, 1 << 14)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.master = -1
+            return False
+        self.output = (self.output + data)[-_LAST_OUTPUT:]
+        if self.log >= 0:
+            try:
+                posix.write(self.log, data)
+            except OSError:
+                self.log = -1
+        for client in list(self.clients):
+            if client in self._attached:
+                try:
+                    client.send(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+                except OSError:
+                    self._drop(client)
+        return True
+
+    _attached: set = set()  # noqa: RUF012
+
+    def _drain(self) -> None:
+        while self.master >= 0 and self._copy():
+            pass
+
+    def _accept(self) -> None:
+        try:
+            fd, _ = self.control._accept()  # noqa: SLF001 - the C type's name for accept(2)
+        except OSError:
+            return
+        self.clients.append(_socket.socket(fileno=fd))
+
+    def _drop(self, client: _socket.socket) -> None:
+        self.clients.remove(client)
+        self._attached.discard(client)
+        client.close()
+
+    def _request(self, client: _socket.socket) -> None:
+        try:
+            request = client.recv(4096, _socket.MSG_DONTWAIT)
+            if request == b"stop":
+                self._signalled(_signal.SIGURG)
+            elif request == b"console" and self.master >= 0:
+                rights = self.master.to_bytes(4, sys.byteorder)
+                client.sendmsg(
+                    [self.output or b"\r"],
+                    [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)],
+                    _socket.MSG_NOSIGNAL,
+                )
+                self._attached.add(client)
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._drop(client)
+
+
+def main() -> None:
+    """Watch the machine of argv[1], then become `runtime/finish.py`."""
+    settings = _decode(sys.argv[1])
+    watch = Watch(settings)
+    status = watch.run()
+    tail = watch.output[-2000:].decode(errors="replace")
+    launcher = watch.launcher.fileno() if watch.launcher is not None else -1
+    answer = (
+        f'{{"name":{encode_basestring_ascii(settings["name"])},"status":{status},'
+        f'"lock":{settings["lock"]},"root-lock":{settings["root-lock"]},"log":{settings["log"]},'
+        f'"launcher":{launcher},"ready":{watch.ready},"output":{encode_basestring_ascii(tail)}}}'
+    )
+    for fd in (settings["lock"], settings["root-lock"], launcher):
+        if fd >= 0:
+            posix.set_inheritable(fd, True)
+    for fd in {watch.pidfd, settings["console"], settings["slave"], settings["kmsg"]}:
+        if fd >= 0:
+            posix.close(fd)
+    code = f"import sys;sys.path.insert(0,{settings['path']!r});"
+    code += "from machinectl_py.runtime.finish import main;main()"
+    posix.execv(sys.executable, [sys.executable, "-SI", "-c", code, answer])
