@@ -6,7 +6,6 @@ import os
 
 from machinectl_py.cli.parse import Option
 from machinectl_py.config.options import Choices, make_spec
-from machinectl_py.config.spec import Payload
 from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, UsageError
 from machinectl_py.images import store
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
@@ -16,7 +15,7 @@ from machinectl_py.plan.facts import probe_facts
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
-    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.config.spec import MachineSpec, Payload
     from machinectl_py.plan.facts import HostFacts
 
 MACHINE_OPTIONS = (

@@ -22,7 +22,7 @@ _DEFAULT_CAPABILITIES = (
     "AUDIT_CONTROL AUDIT_WRITE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_OWNER KILL"
     " LEASE LINUX_IMMUTABLE MKNOD NET_BIND_SERVICE NET_BROADCAST NET_RAW SETFCAP SETGID SETPCAP"
     " SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_NICE SYS_PTRACE SYS_RESOURCE SYS_TTY_CONFIG"
-).split()
+)
 # The kernel's limits for PID 1, NOFILE as systemd raises it; getrlimit(2).
 _DEFAULT_RLIMITS = {
     "CORE": (0, -1),
@@ -148,9 +148,7 @@ def _machine_id(text: str) -> str:
     return plain
 
 
-def _capabilities(
-    choices: Choices, private_network: bool, numbers: dict[str, int]  # noqa: FBT001
-) -> int:
+def _capabilities(choices: Choices, private_network: bool, numbers: dict[str, int]) -> int:
     def mask(option: str) -> int:
         found = 0
         for words in choices.texts(option):
@@ -164,7 +162,7 @@ def _capabilities(
                 found |= 1 << numbers[full]
         return found
 
-    default = sum(1 << numbers[f"CAP_{name}"] for name in _DEFAULT_CAPABILITIES)
+    default = sum(1 << numbers[f"CAP_{name}"] for name in _DEFAULT_CAPABILITIES.split())
     if private_network:
         default |= 1 << numbers["CAP_NET_ADMIN"]
     return (default | mask("capability")) & ~mask("drop-capability")

@@ -23,9 +23,7 @@ class HostFacts(Record):
     root_inode: int  # its st_ino: they name its lock
 
 
-def probe_facts(
-    root: str, *, manager: ManagerKind, register: bool, foreground: bool
-) -> HostFacts:
+def probe_facts(root: str, *, manager: ManagerKind, register: bool, foreground: bool) -> HostFacts:
     """Probe the host.
 
     Args:

@@ -113,7 +113,9 @@ def check_slots(steps: tuple[Step, ...]) -> None:
     for index, step in enumerate(steps, 1):
         for slot in step.needed_slots():
             if slot not in given:
-                raise ValueError(f"step {index}, {step.label()}: slot '{slot}' is not given before it")
+                raise ValueError(
+                    f"step {index}, {step.label()}: slot '{slot}' is not given before it"
+                )
         for slot in step.given_slots():
             if slot in given:
                 raise ValueError(f"step {index}, {step.label()}: slot '{slot}' is given already")

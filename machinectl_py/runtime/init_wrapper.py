@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 
 def preload() -> None:
     """Import what the steps inside import late: after the pivot it would be the machine's."""
-    import fcntl
-    import resource
-
-    import machinectl_py.kernel.seccomp
-
-    assert fcntl and resource and machinectl_py.kernel.seccomp
+    for name in ("fcntl", "resource", "machinectl_py.kernel.seccomp"):
+        __import__(name)
 
 
 def become_init(walk: Walk, supervisor: Peer) -> NoReturn:

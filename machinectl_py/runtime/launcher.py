@@ -5,7 +5,6 @@ from __future__ import annotations
 import _signal
 import os
 import select
-import sys
 import time
 
 from machinectl_py.codec import encode
@@ -16,7 +15,7 @@ from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.context import Context
 from machinectl_py.record import Record
 from machinectl_py.runtime.finish import clean_up
-from machinectl_py.runtime.journal import Journal, remove_state
+from machinectl_py.runtime.journal import Journal
 from machinectl_py.runtime.recover import make_hooks
 from machinectl_py.runtime.state import find_running, write_whole
 from machinectl_py.runtime.supervisor import Build
@@ -113,7 +112,7 @@ class Background:
             ready_after=ready_after,
         )
 
-    def _start(self, wait: bool, timeout: float) -> None:  # noqa: FBT001
+    def _start(self, wait: bool, timeout: float) -> None:
         self.walk.run()
         trace = [entry.to_data() for entry in self.walk.trace if entry.index > self._forked_at()]
         self._send({"done": 1, "trace": trace})
@@ -151,6 +150,7 @@ class Background:
             self.error = failure(message["failed"])
         if message.get("built"):
             self.built = True
+            self.walk.context.give("leader", message["built"])
         if message.get("ready"):
             self.ready = message["ready"]
         if message.get("status"):
@@ -233,7 +233,7 @@ class Background:
         try:
             start = self._forked_at() + 1
             build.run(start)
-            launcher.send({"built": 1})
+            launcher.send({"built": walk.context.number("leader")})
             from machinectl_py.runtime import detach
 
             detach.watch(build, log=self.log)
@@ -354,12 +354,3 @@ def _catches(pid: int, number: int) -> bool:
             if line.startswith(b"SigCgt:"):
                 return bool(int(line.split()[1], 16) >> (number - 1) & 1)
     return False
-
-
-def flush_and_exit(status: int) -> None:
-    """Leave at once with what has been printed."""
-    sys.stdout.flush()
-    os._exit(status)
-
-
-__all__ = ["Background", "Started", "remove_state", "run_foreground"]

@@ -9,6 +9,10 @@ from machinectl_py.layout import LOCK_DIR, lock_path
 from machinectl_py.plan.context import Hooks
 from machinectl_py.runtime.journal import remove_state, undo_journal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.plan.ports import Registrar
+
 
 def make_hooks() -> Hooks:
     """Return hooks with the managers and the registrar, which undoing needs."""
@@ -20,7 +24,7 @@ def make_hooks() -> Hooks:
     return hooks
 
 
-def _registrar() -> object:
+def _registrar() -> Registrar:
     from machinectl_py.managers.machined import MachinedRegistrar
 
     return MachinedRegistrar()

@@ -79,7 +79,7 @@ class Peer:
         self.socket.close()
 
 
-class Aborted(Exception):  # noqa: N818
+class Aborted(Exception):
     """The launcher asks to give up, or is gone."""
 
 

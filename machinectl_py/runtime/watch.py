@@ -15,24 +15,28 @@ import sys
 import time
 from _json import encode_basestring_ascii, make_scanner
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _LAST_OUTPUT = 1 << 14
 _SEALED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGURG, _signal.SIGHUP)
 
 
 class _Plain:
-    strict, memo = True, {}  # noqa: RUF012
+    strict, memo = True, {}
     object_hook = object_pairs_hook = None
     parse_float, parse_int, parse_constant = float, int, float
 
 
-def _decode(text: str):  # noqa: ANN202
-    return make_scanner(_Plain())(text, 0)[0]
+def _decode(text: str) -> Any:
+    return make_scanner(_Plain())(text, 0)[0]  # type: ignore[arg-type]
 
 
 class Watch:
     """The loop and what it looks at."""
 
-    def __init__(self, settings: dict) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         """Take over the descriptors that the builder opened."""
         self.settings = settings
         self.leader, self.pidfd = settings["leader"], settings["leader-pidfd"]
@@ -40,10 +44,11 @@ class Watch:
         self.directory = settings["directory"]
         self.notify = _socket.socket(fileno=settings["notify"])
         self.control = _socket.socket(fileno=settings["control"])
-        self.launcher = None
+        self.launcher: _socket.socket | None = None
         if settings["launcher"] >= 0:
             self.launcher = _socket.socket(fileno=settings["launcher"])
-        self.clients: list = []
+        self.clients: list[_socket.socket] = []
+        self.attached: set[_socket.socket] = set()
         self.output = b""
         self.status, self.ready, self.terms = "", 0, 0
         self.wake, wake = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
@@ -70,7 +75,7 @@ class Watch:
                 self._drain()
                 return posix.waitpid(self.leader, 0)[1]
 
-    def _handle(self, ready: set) -> None:
+    def _handle(self, ready: set[int]) -> None:
         if self.wake in ready:
             for number in posix.read(self.wake, 64):
                 self._signalled(number)
@@ -139,6 +144,7 @@ class Watch:
             self.launcher = None
 
     def _from_launcher(self) -> None:
+        assert self.launcher is not None
         try:
             data = self.launcher.recv(4096, _socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -169,14 +175,12 @@ class Watch:
             except OSError:
                 self.log = -1
         for client in list(self.clients):
-            if client in self._attached:
+            if client in self.attached:
                 try:
                     client.send(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
                 except OSError:
                     self._drop(client)
         return True
-
-    _attached: set = set()  # noqa: RUF012
 
     def _drain(self) -> None:
         while self.master >= 0 and self._copy():
@@ -184,14 +188,14 @@ class Watch:
 
     def _accept(self) -> None:
         try:
-            fd, _ = self.control._accept()  # noqa: SLF001 - the C type's name for accept(2)
+            fd, _ = self.control._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - C's accept
         except OSError:
             return
         self.clients.append(_socket.socket(fileno=fd))
 
     def _drop(self, client: _socket.socket) -> None:
         self.clients.remove(client)
-        self._attached.discard(client)
+        self.attached.discard(client)
         client.close()
 
     def _request(self, client: _socket.socket) -> None:
@@ -206,7 +210,7 @@ class Watch:
                     [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)],
                     _socket.MSG_NOSIGNAL,
                 )
-                self._attached.add(client)
+                self.attached.add(client)
                 return
         except BlockingIOError:
             return

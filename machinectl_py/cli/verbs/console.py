@@ -27,7 +27,11 @@ def run(arguments: Arguments) -> int:
     """Attach, and stay until detached or the machine ends."""
     if len(arguments.words) != 1:
         raise UsageError("'console' takes the name of a machine")
-    name = require_running(arguments.words[0]).name
+    return attach(require_running(arguments.words[0]).name)
+
+
+def attach(name: str) -> int:
+    """Stay on a machine's console until detached or the machine ends; return the exit status."""
     console = open_console(name)
     tell(f"Connected to the console of machine {name}. Press ^] three times within 1s to detach.")
     outcome = forward(

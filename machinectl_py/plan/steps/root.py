@@ -196,9 +196,7 @@ class RemountReadOnly(Step):
 
     def apply(self, context: Context) -> None:
         """Remount it, keeping its other flags."""
-        kernel_mount.set_attributes(
-            self.target, const.MOUNT_ATTR_RDONLY, recursive=self.recursive
-        )
+        kernel_mount.set_attributes(self.target, const.MOUNT_ATTR_RDONLY, recursive=self.recursive)
 
 
 class ShareMounts(Step):

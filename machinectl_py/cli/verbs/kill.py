@@ -1,0 +1,32 @@
+"""`pymachine kill`: a signal to a machine's processes."""
+
+from __future__ import annotations
+
+from machinectl_py.cli.machine_options import signal_number
+from machinectl_py.cli.parse import Option
+from machinectl_py.errors import UsageError
+from machinectl_py.runtime import stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.cli.parse import Arguments
+
+USAGE = "kill NAME… [--signal=SIGNAL] [--whom=leader|all]"
+SUMMARY = "Send a signal to the processes of a machine"
+DETAILS = ""
+EXAMPLE = "pymachine kill --whom=leader --signal=SIGRTMIN+5 debian"
+OPTIONS = (
+    Option(name="--signal", short="-s", value="SIGNAL", help="by default SIGTERM"),
+    Option(name="--whom", value="WHOM", choices=("leader", "all"), help="leader or all (default)"),
+)
+COMMAND = -1
+
+
+def run(arguments: Arguments) -> int:
+    """Send the signal."""
+    if not arguments.words:
+        raise UsageError("'kill' needs the name of a machine")
+    number = signal_number(arguments.text("signal", "SIGTERM"))
+    for name in arguments.words:
+        stop.kill(name, number, arguments.text("whom", "all"))
+    return 0

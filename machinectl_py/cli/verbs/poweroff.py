@@ -1,0 +1,29 @@
+"""`pymachine poweroff`: an orderly end."""
+
+from __future__ import annotations
+
+from machinectl_py.cli.parse import Option
+from machinectl_py.errors import UsageError
+from machinectl_py.runtime import stop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.cli.parse import Arguments
+
+USAGE = "poweroff NAME… [--timeout=SECONDS]"
+SUMMARY = "Shut a machine down in its init's orderly way"
+DETAILS = "It returns when nothing is left of the machine but its root."
+EXAMPLE = "pymachine poweroff debian"
+OPTIONS: tuple[Option, ...] = (
+    Option(name="--timeout", value="SECONDS", help="to wait, by default 90; 0: for ever"),
+)
+COMMAND = -1
+
+
+def run(arguments: Arguments) -> int:
+    """Shut a machine down in its init's orderly way."""
+    if not arguments.words:
+        raise UsageError("'poweroff' needs the name of a machine")
+    for name in arguments.words:
+        stop.poweroff(name, arguments.number("timeout", 90))
+    return 0
