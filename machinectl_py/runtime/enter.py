@@ -38,6 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from machinectl_py.runtime.relay import Relay
     from machinectl_py.runtime.state import MachineState
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -84,7 +85,8 @@ def enter(state: MachineState, command: Command, *, on_terminal: bool) -> int:
         state: the machine.
         command: what to execute.
         on_terminal: whether it gets a terminal of the machine's, forwarded to ours, which ^]
-            three times within a second leaves; else it has our standard streams themselves.
+            three times within a second leaves; else it has our standard streams, with a pipe
+            in place of a terminal.
 
     Raises:
         ConflictError: the machine has just ended.
@@ -92,10 +94,15 @@ def enter(state: MachineState, command: Command, *, on_terminal: bool) -> int:
     """
     if on_terminal:
         return _on_terminal(state, command)
+    relay = None
+    if any(map(os.isatty, range(3))):
+        from machinectl_py.runtime.relay import Relay
+
+        relay = Relay()
     # What comes before `wait` can pass it on is kept until then.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _PASSED_ON)
     try:
-        return wait(start(state, command))
+        return wait(start(state, command, relay.stdio if relay else (0, 1, 2)), relay)
     finally:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _PASSED_ON)
 
@@ -334,11 +341,11 @@ def _execute(entry: _Entry) -> None:
     environment = dict(entry.environment)
     argv = entry.command.argv
     if "/" in argv[0]:
-        os.execve(argv[0], argv, environment)  # noqa: S606 - no shell is wanted
+        os.execve(argv[0], argv, environment)
     denied = None
     for directory in environment.get("PATH", _PATH).split(":"):
         try:
-            os.execve(f"{directory or '.'}/{argv[0]}", argv, environment)  # noqa: S606
+            os.execve(f"{directory or '.'}/{argv[0]}", argv, environment)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:
@@ -355,8 +362,12 @@ def _error(state: MachineState, report: str) -> PymachineError:
     return error
 
 
-def wait(child: Process) -> int:
-    """Wait for a command that has our standard streams, passing signals on to its session.
+def wait(child: Process, relay: Relay | None = None) -> int:
+    """Wait for a command without a terminal, passing signals on to its session.
+
+    Args:
+        child: the command.
+        relay: what stands between it and our terminal, if that is one of our standard streams.
 
     Returns:
         Its exit status; 128+n for signal n.
@@ -371,6 +382,8 @@ def wait(child: Process) -> int:
             previous[number] = _signal.signal(number, pass_on)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _PASSED_ON)
     try:
+        if relay:
+            relay.run(child.pidfd)
         return exit_status(child)
     finally:
         for number, handler in previous.items():

@@ -340,6 +340,22 @@ def test_a_terminal_can_be_asked_for_without_having_one(pymachine, name):
     assert shown.returncode == 6
 
 
+def test_our_own_terminal_never_enters_the_machine(name):
+    script = "for n in 0 1 2; do test -t $n && echo $n; done; read x; echo got $x; cat; exit 4"
+    session = Terminal("exec", "--pipe", name, "sh", "-c", script)
+    session.type("word\nline\n")
+    session.type("\x04")
+    assert session.expect("got word\r\n").split() == ["word", "line"]  # echoed, and no number
+    session.expect("line\r\n")
+    assert session.status() == 4
+
+
+def test_much_input_and_output_through_our_terminal_flow_both_ways(name):
+    session = Terminal("exec", "--pipe", name, "sh", "-c", "seq 30000; echo err >&2")
+    session.expect("\r\n30000\r\nerr\r\n")
+    assert session.status() == 0
+
+
 def test_shell_is_a_session_of_the_machines_logind(name):
     session = Terminal("shell", name, "/bin/sh", "-c", "grep ^0:: /proc/self/cgroup; tty; exit 9")
     session.expect("exit session.\r\n")
