@@ -39,7 +39,6 @@ OPTIONS = (
     "--dpkgopt=path-exclude=/usr/share/man/*",
     # mmdebstrap copies the builder's; a machine has its own.
     "--customize-hook=rm -f $1/etc/hostname && : >$1/etc/resolv.conf",
-    "--customize-hook=chroot $1 passwd --quiet --delete root",
 )
 
 
