@@ -24,9 +24,13 @@ _SEALED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGURG, _signal.SIGHUP)
 
 
 class _Plain:
-    strict, memo = True, {}
-    object_hook = object_pairs_hook = None
+    """What the scanner of JSON reads its ways from."""
+
+    strict, object_hook, object_pairs_hook = True, None, None
     parse_float, parse_int, parse_constant = float, int, float
+
+    def __init__(self) -> None:
+        self.memo: dict[str, str] = {}
 
 
 def _decode(text: str) -> Any:
