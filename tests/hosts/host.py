@@ -156,7 +156,7 @@ def main() -> int:
     """Boot a host, run what was asked in it, stop it."""
     parser = argparse.ArgumentParser(description="Run tests in a container host.")
     parser.add_argument("--suite", default="", help="of the host's tree; default: as this host's")
-    parser.add_argument("--host-by", choices=BOOTED_BY, default="nspawn", help="who boots it")
+    parser.add_argument("--host-by", choices=BOOTED_BY, default="pymachine", help="who boots it")
     parser.add_argument("--shell", action="store_true", help="a shell instead of tests")
     parser.add_argument("pytest", nargs="*")
     arguments = parser.parse_args()

@@ -81,20 +81,37 @@ def _mounts() -> list[str]:
 
 
 def _cgroups(ours: set[int]) -> list[str]:
-    """Return the cgroups of machines but those in which others live: other machines that run."""
+    """Return the cgroups of machines but of those in which others live, which are not ours."""
     root = cgroup2_root()
     found = []
-    for top in ("pymachine", "machine.slice"):
-        for directory, _, _ in os.walk(f"{root}/{top}"):
-            try:
-                pids = Path(directory, "cgroup.procs").read_text().split()
-            except OSError:  # gone meanwhile, or threaded
-                continue
-            busy = "populated 1" in Path(directory, "cgroup.events").read_text()
-            kept = directory == f"{root}/machine.slice"  # by systemd, for the next machine
-            if not kept and (not busy or ours.intersection(map(int, pids))):
-                found.append(f"cgroup {directory}")
+    for top in (f"{root}/pymachine", f"{root}/machine.slice"):
+        below = [directory for directory, _, _ in os.walk(top)]
+        foreign = {_machine(path) for path in below if set(_pids(path)) - ours}
+        kept = f"{root}/machine.slice"  # by systemd, for the next machine
+        # Above the machines, a cgroup is left if all that is in it is.
+        busy = {path for path in below for other in foreign if other.startswith(path)}
+        found += [
+            f"cgroup {path}"
+            for path in below
+            if path != kept and path not in busy and _machine(path) not in foreign
+        ]
     return found
+
+
+def _machine(path: str) -> str:
+    """Return the cgroup of the machine that a cgroup belongs to; itself if to none."""
+    parts = path.split("/")
+    for count, name in enumerate(parts, 1):
+        if name.endswith((".machine", ".scope")):
+            return "/".join(parts[:count])
+    return path
+
+
+def _pids(path: str) -> list[int]:
+    try:
+        return [int(word) for word in Path(path, "cgroup.procs").read_text().split()]
+    except OSError:  # gone meanwhile, or threaded
+        return []
 
 
 def _files(directory: str) -> list[str]:
