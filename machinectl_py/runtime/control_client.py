@@ -41,6 +41,7 @@ def open_console(name: str) -> Console:
             _PACKET_SIZE, _socket.CMSG_SPACE(_INT.size), _socket.MSG_CMSG_CLOEXEC
         )
     except OSError as error:
+        control.close()
         raise _no_answer(name) from error
     for level, kind, content in ancillary:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):

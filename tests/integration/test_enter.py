@@ -1,30 +1,21 @@
-"""Entering a machine: exec, shell, login and console, as the user and the kernel see them.
-
-The machine is booted by systemd-nspawn, with a state of ours beside it: what enters machines is
-tested here, whatever starts them.
-"""
+"""Entering a machine: exec, shell, login and console, as the user and the kernel see them."""
 
 from __future__ import annotations
 
-import _socket
 import os
 import select
 import signal
 import subprocess
 import termios
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from machinectl_py.config.spec import SeccompSpec
 from machinectl_py.kernel import terminal
-from machinectl_py.kernel.capabilities import bounding_set
-from machinectl_py.kernel.locks import take_lock
 from machinectl_py.kernel.process import start_ticks
-from machinectl_py.layout import LOCK_DIR, lock_path, machine_dir
-from machinectl_py.plan.seccomp_cache import program_path
-from machinectl_py.runtime.state import MachineState, write_state
+from machinectl_py.runtime.state import read_state, write_state
 from tests.conftest import COMMAND
 from tests.integration import leaks
 
@@ -45,30 +36,14 @@ def _children(pid):
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _state(name, leader, **changes):
-    capabilities = bounding_set(leader)
-    fields = {
-        "name": name,
-        "leader": leader,
-        "leader_start": start_ticks(leader),
-        "supervisor": os.getpid(),
-        "phase": "running",
-        "root": f"/proc/{leader}/root",
-        "machine_id": "",
-        "kind": "boot",
-        "manager": "embedded",
-        "unit": "",
-        "cgroup": "",
-        "registered": False,
-        "private_network": False,
-        "capabilities": capabilities,
-        "no_new_privileges": False,
-        "seccomp": program_path(capabilities, SeccompSpec()),
-        "started": 0,
-        "started_monotonic": 0,
-        "clock_offset": 0,
-    }
-    return MachineState(**(fields | changes))
+@contextmanager
+def _state_changed(name, **changes):
+    before = read_state(name)
+    write_state(before.replace(**changes))
+    try:
+        yield
+    finally:
+        write_state(before)
 
 
 @pytest.fixture(autouse=True)
@@ -77,36 +52,16 @@ def leaves_nothing():
 
 
 @pytest.fixture(scope="module")
-def booted(pristine_tree):
+def booted(pymachine, pristine_tree):
     """A machine that runs systemd; its name and the PID of its leader."""
     from tests.hosts.overlay import private_copy
 
     before = leaks.snapshot(os.getppid())
     name = f"enter-{os.getpid()}"
     with private_copy(pristine_tree) as root:
-        nspawn = subprocess.Popen(
-            ["systemd-nspawn", "--register=no", "--keep-unit", "--boot", "-M", name, "-D", root],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-            start_new_session=True,
-        )
-        leader = _wait_for(lambda: _children(nspawn.pid))[0]
-        _wait_for(lambda: Path(f"/proc/{leader}/root/run/systemd/private").exists())
-        os.makedirs(LOCK_DIR, exist_ok=True)
-        os.makedirs(machine_dir(name), exist_ok=True)
-        lock = take_lock(lock_path(name))
-        write_state(_state(name, leader))
-        is_up = [*COMMAND, "exec", name, "systemctl", "is-active", "-q", "multi-user.target"]
-        _wait_for(lambda: subprocess.run(is_up, check=False).returncode == 0)
-        yield name, leader
-        os.kill(leader, signal.SIGKILL)  # PID 1 takes all with it; nspawn would not
-        nspawn.wait()
-        os.unlink(f"{machine_dir(name)}/state.json")
-        os.rmdir(machine_dir(name))
-        os.unlink(lock_path(name))
-        os.close(lock)
+        pymachine("boot", "-D", root, "-M", name, check=True)
+        yield name, read_state(name).leader
+        pymachine("terminate", name, check=True)
     assert leaks.leaked(before, os.getppid()) == []
 
 
@@ -175,14 +130,10 @@ def test_a_command_is_limited_as_the_leader_is(pymachine, name):
     assert "Seccomp:\t2" in lines
 
 
-def test_privileges_that_the_state_withholds_are_withheld(pymachine, booted):
-    name, leader = booted
-    write_state(_state(name, leader, capabilities=1 << 0 | 1 << 21, no_new_privileges=True))
-    try:
+def test_privileges_that_the_state_withholds_are_withheld(pymachine, name):
+    with _state_changed(name, capabilities=1 << 0 | 1 << 21, no_new_privileges=True):
         script = "grep -hE '^(CapBnd|CapEff|NoNewPrivs):' /proc/self/status"
         shown = pymachine("exec", name, "sh", "-c", script)
-    finally:
-        write_state(_state(name, leader))
     mask = f"{1 << 0 | 1 << 21:016x}"
     assert shown.stdout == f"CapEff:\t{mask}\nCapBnd:\t{mask}\nNoNewPrivs:\t1\n"
 
@@ -231,11 +182,8 @@ def test_what_cannot_be_is_told_in_a_line(pymachine, name, arguments, reason):
 
 def test_a_leader_whose_pid_is_used_again_is_not_entered(pymachine, booted):
     name, leader = booted
-    write_state(_state(name, leader, leader_start=start_ticks(leader) - 1))
-    try:
+    with _state_changed(name, leader_start=start_ticks(leader) - 1):
         shown = pymachine("exec", name, "true")
-    finally:
-        write_state(_state(name, leader))
     assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
     assert "is being stopped or restarted" in shown.stderr
 
@@ -385,63 +333,38 @@ def test_login_prompts_and_the_escape_leaves(name):
     assert session.status() == 0
 
 
-@pytest.fixture
-def supervisor(booted):
-    """A supervisor's control socket, on which a test plays the supervisor."""
-    path = f"{machine_dir(booted[0])}/control"
-    server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    server.bind(path)
-    server.listen(1)
-    yield server
-    server.close()
-    os.unlink(path)
+def test_console_takes_keys_shows_what_comes_and_can_be_left_and_come_back_to(name):
+    for _ in range(2):
+        session = Terminal("console", name)
+        session.expect("to detach.\r\n")
+        session.expect("login:")  # the last output, then the answer to a key
+        session.type("\r")
+        session.expect("login:")
+        session.type("\x1d\x1d\x1d")
+        session.expect("Detached")
+        assert session.status() == 0
 
 
-def _hand_out_console(server, console, last_output):
-    client = _socket.socket(fileno=server._accept()[0])
-    assert client.recv(100) == b"console"
-    descriptors = console.to_bytes(4, "little")
-    client.sendmsg([last_output], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
-    return client
-
-
-def test_console_shows_the_last_output_then_what_comes_and_takes_keys(name, supervisor):
-    console, slave = os.openpty()
+def test_console_has_the_size_of_our_terminal(pymachine, name):
     session = Terminal("console", name)
-    client = _hand_out_console(supervisor, console, b"before\r\n")
-    session.expect("before\r\n")
-    client.send(b"now\r\n")
-    session.expect("now\r\n")
-    _wait_for(lambda: terminal.window_size(slave) == (33, 111))
-    session.type("root\r")
-    assert os.read(slave, 100) == b"root\n"
+    session.expect("login:")
+    shown = pymachine("exec", name, "stty", "-F", "/dev/console", "size", check=True)
+    assert shown.stdout == "33 111\n"
     session.type("\x1d\x1d\x1d")
-    session.expect("Detached")
     assert session.status() == 0
-    assert client.recv(100) == b""
-    for fd in (console, slave):
-        os.close(fd)
-    client.close()
 
 
-def test_console_without_a_terminal_watches_until_the_machine_ends(name, supervisor):
-    console, slave = os.openpty()
-    argv = [*COMMAND, "console", name]
+def test_console_without_a_terminal_types_no_end_of_file_and_ends_with_the_machine(
+    pymachine, tree, machine
+):
+    pymachine("boot", "-D", tree, "-M", machine, check=True)
+    argv = [*COMMAND, "console", machine]
     process = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    client = _hand_out_console(supervisor, console, b"")
-    time.sleep(0.2)
-    client.send(b"last words")
-    client.close()
-    assert process.communicate(timeout=PATIENCE)[0] == b"last words"
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    pymachine("poweroff", machine, check=True)
+    output = process.communicate(timeout=PATIENCE)[0].decode()
     assert process.returncode == 0
-    assert not select.select([slave], [], [], 0)[0], "the end of input was typed in"
-    for fd in (console, slave):
-        os.close(fd)
-
-
-def test_console_of_a_supervisor_that_is_gone_is_told(pymachine, name):
-    shown = pymachine("console", name)
-    assert shown.returncode == 1
-    assert shown.stderr == f"pymachine: The supervisor of machine '{name}' does not answer\n"
+    assert output.count("login:") == 1, "a getty that reads the end of file prompts again"
