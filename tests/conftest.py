@@ -73,6 +73,7 @@ def pymachine():
         check = settings.pop("check", False)
         return subprocess.run([*COMMAND, *map(str, arguments)], check=check, **settings)
 
+    run.command = lambda *arguments: [*COMMAND, *map(str, arguments)]
     return run
 
 

@@ -1,0 +1,139 @@
+"""Machines with an init of their own: boot, stop, reboot, what fails, what stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def one_error(done, status=1):
+    """Hold that a command failed with one line and, at most, a hint."""
+    assert done.returncode == status, done
+    lines = done.stderr.strip().splitlines()
+    assert lines[0].startswith("pymachine: "), lines
+    assert all(line.startswith("hint: ") for line in lines[1:]), lines
+    return lines[0]
+
+
+def property_of(pymachine, machine, name):
+    return pymachine("show", machine, "-p", name, "--value").stdout.strip()
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_machine_boots_to_running_and_powers_off(pymachine, tree, machine):
+    booted = pymachine("boot", "-D", tree, "-M", machine)
+    assert booted.returncode == 0, booted
+    assert f"pymachine shell {machine}" in booted.stderr
+    waited = pymachine("exec", machine, "--", "systemctl", "is-system-running", "--wait")
+    failed = pymachine("exec", machine, "--", "systemctl", "--failed", "--no-legend")
+    assert (waited.stdout, failed.stdout) == ("running\n", "")
+    uptime = pymachine("exec", machine, "--", "cat", "/proc/uptime").stdout
+    assert float(uptime.split()[0]) < 60
+    assert machine in pymachine("list").stdout
+    assert pymachine("poweroff", machine).returncode == 0
+    assert machine not in pymachine("list").stdout
+
+
+def test_a_machine_reboots_by_verb_and_from_inside(pymachine, tree, machine):
+    pymachine("boot", "-D", tree, "-M", machine, check=True)
+    first = property_of(pymachine, machine, "Leader")
+    assert pymachine("reboot", machine).returncode == 0
+    second = property_of(pymachine, machine, "Leader")
+    assert first != second
+    pymachine("exec", machine, "--", "systemctl", "reboot")
+    wait_until(lambda: property_of(pymachine, machine, "Leader") not in ("", first, second))
+    wait_until(lambda: property_of(pymachine, machine, "Boots") == "3")
+    assert pymachine("terminate", machine).returncode == 0
+
+
+def test_it_starts_and_stops_again_and_again(pymachine, tree, machine):
+    for _ in range(10):
+        pymachine("boot", "-D", tree, "-M", machine, check=True)
+        pymachine("poweroff", machine, check=True)
+
+
+def test_a_second_boot_of_it_is_refused(pymachine, tree, machine):
+    pymachine("boot", "-D", tree, "-M", machine, check=True)
+    assert "running already" in one_error(pymachine("boot", "-D", tree, "-M", machine))
+    other = one_error(pymachine("boot", "-D", tree, "-M", f"{machine}b"))
+    assert "in use" in other
+    pymachine("terminate", machine, check=True)
+
+
+def test_an_init_that_crashes_is_told_and_leaves_nothing(pymachine, tree, machine):
+    init = tree / "usr/lib/systemd/systemd"
+    init.unlink()
+    init.write_text("#!/bin/sh\necho it hurts\nexit 3\n")
+    init.chmod(0o755)
+    said = pymachine("boot", "-D", tree, "-M", machine)
+    assert "exit status 3" in one_error(said)
+    assert "it hurts" in said.stderr
+
+
+def test_an_init_that_never_gets_ready_is_ended(pymachine, tree, machine):
+    init = tree / "usr/lib/systemd/systemd"
+    init.unlink()
+    init.write_text("#!/bin/sh\nexec sleep 1000\n")
+    init.chmod(0o755)
+    said = pymachine("boot", "--timeout=1", "-D", tree, "-M", machine)
+    assert "did not become ready" in one_error(said)
+
+
+def test_a_killed_supervisor_leaves_nothing_that_runs(pymachine, tree, machine):
+    pymachine("boot", "-D", tree, "-M", machine, check=True)
+    supervisor = int(property_of(pymachine, machine, "Supervisor"))
+    leader = int(property_of(pymachine, machine, "Leader"))
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: not os.path.exists(f"/proc/{leader}"))
+    assert machine not in pymachine("list").stdout
+    assert not os.path.exists(f"/run/pymachine/machines/{machine}")
+
+
+def test_bad_input_is_one_line(pymachine, tree, machine, tmp_path):
+    assert "image" in one_error(pymachine("boot", "there-is-none"))
+    one_error(pymachine("boot", "-D", tree, "-M", "bad/name"))
+    one_error(pymachine("boot", "-D", tmp_path, "-M", machine))
+    one_error(pymachine("boot", "--nonsense", "x"), 2)
+    one_error(pymachine("poweroff", machine))
+    one_error(pymachine("run", "-D", tree, "-M", machine, "--capability=CAP_NONE", "true"))
+
+
+def test_a_failure_of_each_step_is_told_and_undone(pymachine, tree, machine):
+    plan = json.loads(pymachine("plan", "-D", tree, "-M", machine, "--json=short").stdout)
+    assert len(plan) > 40
+    for step in plan[:-1]:
+        environment = dict(os.environ, PYMACHINE_TEST_FAIL=f"{step['name']}:28")
+        said = pymachine("boot", "-D", tree, "-M", machine, env=environment)
+        line = one_error(said)
+        assert f"step {step['index']} of {len(plan)}, {step['place']}" in line
+        assert "injected" in line or "No space" in line
+        assert not os.path.exists(f"/run/pymachine/machines/{machine}"), step
+        assert not os.path.exists(f"/run/pymachine/locks/{machine}"), step
+
+
+def test_an_interrupted_boot_leaves_nothing(pymachine, tree, machine):
+    pymachine("list")
+    for delay in (0.02, 0.05, 0.1, 0.2):
+        command = pymachine.command("boot", "-D", tree, "-M", machine)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+        if process.returncode == 0:  # it was faster
+            pymachine("terminate", machine, check=True)
+            continue
+        assert "Traceback" not in stderr
+        assert not os.path.exists(f"/run/pymachine/machines/{machine}")
