@@ -17,7 +17,7 @@ HEAVY |= {"pathlib", "pyroute2", "pyseccomp", "re", "seccomp", "shutil", "signal
 HEAVY |= {"subprocess", "tempfile", "threading", "typing", "uuid"}
 
 # What pystemd imports for itself, while systemd works for us.
-PYSTEMD = {"dataclasses", "enum", "inspect", "pathlib", "re"}
+PYSTEMD = {"dataclasses", "enum", "inspect", "pathlib", "re", "typing"}
 
 
 @pytest.fixture
