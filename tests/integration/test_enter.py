@@ -362,9 +362,13 @@ def test_console_without_a_terminal_types_no_end_of_file_and_ends_with_the_machi
     process = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
+    output = b""
+    while b"login:" not in output:
+        assert select.select([process.stdout], [], [], PATIENCE)[0]
+        output += os.read(process.stdout.fileno(), 65536)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     pymachine("poweroff", machine, check=True)
-    output = process.communicate(timeout=PATIENCE)[0].decode()
+    output += process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0
-    assert output.count("login:") == 1, "a getty that reads the end of file prompts again"
+    assert output.count(b"login:") == 1, "a getty that reads the end of file prompts again"
