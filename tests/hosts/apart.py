@@ -64,8 +64,11 @@ def leave_own_cgroup(own: Path, before: Path) -> None:
     Path(own, "cgroup.kill").write_text("1")
     while "populated 1" in Path(own, "cgroup.events").read_text():
         time.sleep(0.005)
-    for directory, _, _ in os.walk(own, topdown=False):
-        Path(directory).rmdir()
+    # systemd-nspawn makes its cgroups by the same path in systemd's own v1 hierarchy, and leaves
+    # them.
+    for path in (own, Path("/sys/fs/cgroup/systemd", own.name)):
+        for directory, _, _ in os.walk(path, topdown=False):
+            Path(directory).rmdir()
 
 
 def become_child_of_a_reaper() -> int:
