@@ -56,7 +56,7 @@ def test_an_orphan_is_seen(left):
 
 
 def test_a_cgroup_is_seen_empty_or_with_a_process_of_ours(left):
-    cgroup = Path(cgroup2_root(), "pymachine", "leak")
+    cgroup = Path(cgroup2_root(), "pymachine", f"leak-{os.getpid()}")
     made_parent = not cgroup.parent.exists()
     cgroup.mkdir(parents=True)
     assert f"cgroup {cgroup}" in left()
@@ -71,9 +71,10 @@ def test_a_cgroup_is_seen_empty_or_with_a_process_of_ours(left):
 
 
 def test_a_link_is_seen(left):
-    subprocess.run(["ip", "link", "add", "leak0", "type", "veth", "peer", "leak1"], check=True)
-    assert left() == ["link leak0", "link leak1"]
-    subprocess.run(["ip", "link", "del", "leak0"], check=True)
+    one, other = f"leak{os.getpid()}", f"peer{os.getpid()}"
+    subprocess.run(["ip", "link", "add", one, "type", "veth", "peer", other], check=True)
+    assert left() == [f"link {one}", f"link {other}"]
+    subprocess.run(["ip", "link", "del", one], check=True)
 
 
 def test_a_file_and_an_empty_directory_of_state_are_seen(left):
