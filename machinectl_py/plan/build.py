@@ -87,6 +87,7 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps.append(birth.ClonePayload(flags=flags, own_time=facts.time_namespace))
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
+    steps.append(cgroup.DelegateControllers())
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
         request = RegisterRequest(
@@ -210,7 +211,7 @@ def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
 
 
 def _environment(spec: MachineSpec) -> tuple[tuple[str, str], ...]:
-    own = {
+    own: dict[str, str] = {
         "PATH": _PATH,
         "container": "pymachine",
         "container_uuid": "-".join(spec.machine_id[a:b] for a, b in api.UUID_PARTS),

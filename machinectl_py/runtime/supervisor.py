@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from machinectl_py.config.spec import MachineSpec
     from machinectl_py.plan.context import Context
     from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.plan.step import Step
 
 
 class Build:
@@ -54,6 +55,15 @@ class Build:
             Aborted: the launcher gave up.
         """
         init_wrapper.preload()
+        after = self.walk.after
+
+        def meet_child(step: Step) -> None:
+            if step.name == "clone-payload":
+                self._theirs.close()
+                self.walk.peers["inside"] = self._inside
+            after(step)
+
+        self.walk.after = meet_child
         self.walk.run(start)
         while not (self.executed and self.launcher_done):
             self.walk.turn()
@@ -68,10 +78,7 @@ class Build:
         init_wrapper.become_init(self.walk, self._theirs)
 
     def publish(self) -> None:
-        """Write the machine's state; from now on the init wrapper is one of our peers."""
-        if "inside" not in self.walk.peers and not self.executed:
-            self._theirs.close()
-            self.walk.peers["inside"] = self._inside
+        """Write the machine's state."""
         context, spec = self.context, self.spec
         leader = context.number("leader")
         offset = context.slots.get("clock-offset", 0)

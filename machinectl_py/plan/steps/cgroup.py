@@ -131,6 +131,30 @@ class EnterSupervisorCgroup(Step):
         cgroupfs.move(f"{context.text('cgroup')}/supervisor", os.getpid())
 
 
+class DelegateControllers(Step):
+    """Hand the machine's controllers on to its cgroup `payload`."""
+
+    name = "delegate-controllers"
+    place = "supervisor"
+    man = "cgroups(7)"
+    because = "only a cgroup without processes can; the init inside looks for them once"
+    lifetime = "process"
+    takes = ("cgroup", "leader")
+    gives = ("controllers",)
+
+    def describe(self) -> str:
+        """Return the act."""
+        return "enable the cgroup's controllers for 'payload'"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return "echo +CONTROLLER … > CGROUP/cgroup.subtree_control"
+
+    def apply(self, context: Context) -> None:
+        """Enable those that there are; on a hybrid host there may be none."""
+        context.give("controllers", " ".join(cgroupfs.enable_all(context.text("cgroup"))))
+
+
 class UnshareCgroup(Step):
     """Make the payload's cgroup the root of what is seen inside."""
 

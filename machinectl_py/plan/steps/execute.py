@@ -22,6 +22,7 @@ class ExecutePayload(Step):
     name = "execute-payload"
     man = "execve(2)"
     because = "the init wrapper has nothing more to do"
+    takes = ("controllers",)
 
     payload: Payload
     argv: tuple[str, ...]
