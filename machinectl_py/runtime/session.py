@@ -61,8 +61,8 @@ def _exists(state: MachineState, path: str) -> bool:
     return True
 
 
-def login(state: MachineState) -> Outcome:
-    """Have a getty started on a new terminal and forward it until detached or the machine ends.
+def start_getty(state: MachineState) -> int:
+    """Have a getty started on a new terminal of a machine; return the terminal's master.
 
     Raises:
         UnsupportedError: the machine's init is not systemd.
@@ -80,6 +80,14 @@ def login(state: MachineState) -> Outcome:
     _require_success(state, status, f"start {unit} in", said)
     if status:
         raise PymachineError(f"Failed to start {unit} in machine '{state.name}'")
+    return master
+
+
+def stay(state: MachineState, master: int) -> Outcome:
+    """Forward a terminal of a machine until it is left or the machine ends.
+
+    When somebody has logged out the getty comes again, so this is not the end.
+    """
     return forward(master, pidfd=open_leader(state), escape=True, pass_end_of_file=False)
 
 

@@ -323,6 +323,33 @@ def test_shell_without_a_command_is_the_users_login_shell(name):
     assert session.status() == 0
 
 
+@pytest.fixture
+def without_systemd(tree, machine):
+    """A machine whose only program is a command."""
+    argv = [*COMMAND, "run", "-D", tree, "-M", machine, "--as-pid2", "sleep", "1000"]
+    runner = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    is_up = [*COMMAND, "exec", machine, "true"]
+    _wait_for(lambda: subprocess.run(is_up, capture_output=True, check=False).returncode == 0)
+    yield machine
+    runner.terminate()
+    runner.wait(PATIENCE)
+
+
+def test_shell_without_systemd_is_a_login_shell_and_says_so(without_systemd):
+    session = Terminal("shell", without_systemd)
+    session.expect("no PAM")
+    session.expect("# ")
+    session.type("shopt -q login_shell && echo $HOME:$PWD; tty; exit 5\r")
+    session.expect("/root:/root\r\n/dev/pts/")
+    assert session.status() == 5
+
+
+def test_login_without_systemd_is_refused_in_a_line(pymachine, without_systemd):
+    shown = pymachine("login", without_systemd)
+    assert shown.returncode == 1
+    assert "is not systemd, which 'login' needs" in shown.stderr.splitlines()[0]
+
+
 def test_login_prompts_and_the_escape_leaves(name):
     session = Terminal("login", name)
     session.expect("login:")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machinectl_py.cli.verbs.console import tell
 from machinectl_py.errors import EXIT_SIGNAL_BASE, UsageError
-from machinectl_py.runtime.session import login
+from machinectl_py.runtime.session import start_getty, stay
 from machinectl_py.runtime.state import require_running
 
 TYPE_CHECKING = False
@@ -26,7 +26,8 @@ def run(arguments: Arguments) -> int:
     if len(arguments.words) != 1:
         raise UsageError("'login' takes the name of a machine")
     state = require_running(arguments.words[0])
+    master = start_getty(state)
     tell(f"Connected to machine {state.name}. Press ^] three times within 1s to exit session.")
-    outcome = login(state)
+    outcome = stay(state, master)
     tell(f"\nConnection to machine {state.name} terminated.")
     return EXIT_SIGNAL_BASE + outcome.signal if outcome.reason == "signal" else 0
