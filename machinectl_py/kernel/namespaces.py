@@ -140,6 +140,20 @@ def set_time_offsets(monotonic: int, boottime: int) -> None:
     write_proc("/proc/self/timens_offsets", "".join(lines))
 
 
+def time_offsets() -> dict[str, int]:
+    """Return the offsets of the namespace for children, in nanoseconds, by clock's name.
+
+    They count from the initial namespace's clocks, whatever namespace we are in ourselves;
+    a new namespace begins with those of its maker; time_namespaces(7).
+    """
+    found = {}
+    with open("/proc/self/timens_offsets", encoding="ascii") as file:
+        for line in file:
+            clock, seconds, nanoseconds = line.split()
+            found[clock] = int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return found
+
+
 def write_proc(path: str, text: str) -> None:
     """Write `text` to a kernel file in one write(2).
 

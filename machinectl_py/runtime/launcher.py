@@ -84,7 +84,6 @@ class Background:
         self.progress: Callable[[str], None] = lambda _text: None
         self.built = self.gone = False
         self.ready = 0
-        self.error: PymachineError | None = None
         self.ended: dict[str, Any] | None = None
 
     def start(self, *, wait: bool, timeout: float) -> Started:
@@ -132,9 +131,7 @@ class Background:
         """Wait for one message."""
         peer = self.walk.peers.get("supervisor")
         if peer is None:
-            raise self.error or PymachineError(
-                f"The supervisor of machine '{self.spec.name}' was killed"
-            )
+            raise PymachineError(f"The supervisor of machine '{self.spec.name}' was killed")
         if deadline is not None:
             poll = select.poll()
             poll.register(peer.socket.fileno(), select.POLLIN)
@@ -147,7 +144,7 @@ class Background:
 
     def _heard(self, _peer: str, message: dict[str, Any]) -> None:
         if "failed" in message:
-            self.error = failure(message["failed"])
+            raise failure(message["failed"])
         if message.get("built"):
             self.built = True
             self.walk.context.give("leader", message["built"])
@@ -160,9 +157,7 @@ class Background:
         if "gone" in message:
             self.gone = True
             if not self.built:
-                raise self.error or PymachineError(
-                    f"The supervisor of machine '{self.spec.name}' was killed"
-                )
+                raise PymachineError(f"The supervisor of machine '{self.spec.name}' was killed")
 
     def _ended_early(self) -> PymachineError:
         assert self.ended is not None
@@ -242,16 +237,19 @@ class Background:
         self._fail(build, launcher, error)
 
     def _fail(self, build: Build, launcher: Peer, error: Exception) -> None:
-        try:
-            build.kill()
-            _undo_launcher(self.walk, self.spec.name)
-        except Exception as second:  # noqa: BLE001 - idem
-            error = PymachineError(f"{error}; and {second}")
+        """Tell the error, and undo everything once the launcher is at no step any more."""
         if not isinstance(error, Aborted):
             if not isinstance(error, (PymachineError, OSError)):
                 error = PymachineError(f"Internal error: {type(error).__name__}: {error}")
             launcher.send({"failed": failure_data(error)})
-        os._exit(1)
+            while (received := launcher.receive()) and "abort" not in received[0]:
+                pass
+        try:
+            build.kill()
+            _undo_launcher(self.walk, self.spec.name)
+        except Exception:  # noqa: BLE001 - the launcher tries again, and tells it
+            os._exit(1)
+        os._exit(0)
 
     def _silence(self) -> None:
         """Let go of the caller's terminal."""

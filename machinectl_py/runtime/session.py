@@ -114,7 +114,8 @@ def shell(
             f"--uid={user}",
             *(f"--property={setting}" for setting in properties),
             *(f"--setenv={name}={value}" for name, value in environment),
-            *("--", *argv),
+            # systemd would put variables of the unit in; systemd.service(5), "Command lines".
+            *("--", argv[0], *(word.replace("$", "$$") for word in argv[1:])),
         ),
     )
     outcome = forward(master, pidfd=tool.pidfd, escape=True)

@@ -149,8 +149,10 @@ class NewTimeNamespace(Step):
     def apply(self, context: Context) -> None:
         """Unshare it and set both offsets while it is empty."""
         namespaces.unshare(CLONE_NEWTIME)
+        ours = namespaces.time_offsets()
         monotonic = -time.monotonic_ns()
-        namespaces.set_time_offsets(monotonic, -time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        boottime = -time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        namespaces.set_time_offsets(ours["monotonic"] + monotonic, ours["boottime"] + boottime)
         context.give("clock-offset", monotonic)
 
 
