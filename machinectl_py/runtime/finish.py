@@ -108,7 +108,9 @@ def _reboot(told: dict[str, Any]) -> int:
         detach.watch(build, log=told["log"])
     except (PymachineError, OSError, Aborted) as error:
         build.kill()
-        os.write(2, f"pymachine: {failure_data(error)['message']}\n".encode())
+        failed = failure_data(error)
+        text = failed.get("message") or f"Failed to {failed['act']}: {failed['cause']}"
+        os.write(2, f"pymachine: {text}\n".encode())
     return 1
 
 

@@ -63,16 +63,20 @@ class Peer:
     def receive(self) -> tuple[dict[str, Any], int] | None:
         """Return the next message and its descriptor (or -1), or None at the other's end."""
         try:
-            data, ancillary, _, _ = self.socket.recvmsg(
-                _PACKET, _socket.CMSG_SPACE(_INT.size), _socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary = self._receive()
         except ConnectionResetError:
-            return None
+            # The other left without reading ours; told once, before what it sent last.
+            data, ancillary = self._receive()
         if not data:
             return None
         fd = _INT.unpack(ancillary[0][2][: _INT.size])[0] if ancillary else -1
         message: dict[str, Any] = decode(data.decode())
         return message, fd
+
+    def _receive(self) -> tuple[bytes, list[Any]]:
+        space = _socket.CMSG_SPACE(_INT.size)
+        data, ancillary, _, _ = self.socket.recvmsg(_PACKET, space, _socket.MSG_CMSG_CLOEXEC)
+        return data, ancillary
 
     def close(self) -> None:
         """Close this end."""
