@@ -21,6 +21,8 @@ TIOCGPTN = 0x80045430
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
 
+_IUTF8 = 0o40000  # <asm-generic/termbits.h>
+
 _INT = struct.Struct("i")
 _WINSIZE = struct.Struct("HHHH")  # rows, columns, and two that nobody uses
 
@@ -128,3 +130,14 @@ def raw(attributes: Attributes) -> Attributes:
     characters = list(characters)
     characters[termios.VMIN], characters[termios.VTIME] = 1, 0
     return [iflag, oflag, cflag, lflag, ispeed, ospeed, characters]
+
+
+def set_utf8(fd: int) -> None:
+    """Have the line discipline erase whole UTF-8 characters: IUTF8, off in a new terminal.
+
+    Raises:
+        OSError: with errno.
+    """
+    modes = attributes(fd)
+    modes[0] |= _IUTF8
+    set_attributes(fd, modes)

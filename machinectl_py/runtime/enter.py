@@ -164,6 +164,7 @@ def open_terminal(state: MachineState) -> tuple[int, str]:
     finally:
         for fd in opened:
             os.close(fd)
+    terminal.set_utf8(master)
     size = terminal.window_size(1) or terminal.window_size(0)
     if size:
         terminal.set_window_size(master, *size)

@@ -26,13 +26,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.runtime.state import MachineState
 
-# org.freedesktop.machine1(5), OpenMachineShell: what makes it a session at a terminal.
+# org.freedesktop.machine1(5), OpenMachineShell: what makes it a session at a terminal. But no
+# TTYReset=, which at the end throws away what has been written and not been read yet.
 _SHELL_PROPERTIES = (
     "PAMName=login",
     "StandardInput=tty",
     "StandardOutput=tty",
     "StandardError=tty",
-    "TTYReset=yes",
     "SendSIGHUP=yes",
     "IgnoreSIGPIPE=no",
     "KillMode=mixed",

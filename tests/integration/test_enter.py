@@ -312,6 +312,18 @@ def test_shell_is_a_session_of_the_machines_logind(name):
     assert session.status() == 9
 
 
+def test_nothing_that_a_short_session_writes_is_lost(pymachine, name):
+    for _ in range(10):
+        shown = pymachine("shell", name, "/bin/echo", "said")
+        assert (shown.returncode, shown.stdout) == (0, "said\n")
+
+
+def test_shell_gives_the_command_its_words_as_they_are(name):
+    session = Terminal("shell", name, "/bin/echo", "$HOME", "$$", "a${USER}b", "%n", "x  y")
+    session.expect("$HOME $$ a${USER}b %n x  y\r\n")
+    assert session.status() == 0
+
+
 def test_shell_without_a_command_is_the_users_login_shell(name):
     session = Terminal("shell", f"root@{name}", "-E", "FOO=bar")
     session.expect("# ")
@@ -339,8 +351,9 @@ def test_shell_without_systemd_is_a_login_shell_and_says_so(without_systemd):
     session = Terminal("shell", without_systemd)
     session.expect("no PAM")
     session.expect("# ")
-    session.type("shopt -q login_shell && echo $HOME:$PWD; tty; exit 5\r")
+    session.type("shopt -q login_shell && echo $HOME:$PWD; tty; stty -a | grep -o .iutf8; exit 5\r")
     session.expect("/root:/root\r\n/dev/pts/")
+    session.expect("\r\n iutf8")
     assert session.status() == 5
 
 
