@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def preload() -> None:
     """Import what the steps inside import late: after the pivot it would be the machine's."""
-    for name in ("fcntl", "resource", "machinectl_py.kernel.seccomp"):
+    for name in ("fcntl", "resource", "select", "machinectl_py.kernel.seccomp"):
         __import__(name)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import select  # early: the init wrapper may import nothing any more
 import struct
 import time
 
@@ -147,8 +148,6 @@ class Walk:
 
     def turn(self) -> None:
         """Wait for messages and handle one of each peer that has any."""
-        import select
-
         poll = select.poll()
         names = {}
         for name, peer in self.peers.items():
