@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ COMMAND = ("/usr/bin/python3", "-SI", f"{REPOSITORY}/packaging/pymachine")
 # `python -m pytest` has it from the current directory; `pytest` from another has not.
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
+
+# Under nohup(1) all our children would ignore it, as what is tested does then on purpose.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 _numbers = itertools.count(1)
 _reaper = pytest.StashKey[int]()
