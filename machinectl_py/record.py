@@ -136,15 +136,19 @@ def _field_types(cls: type) -> dict[str, Any]:
 
 
 def _typed(kind: Any, value: Any) -> Any:
-    if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Record):
+    if isinstance(kind, type) and issubclass(kind, Record):
         return kind.from_data(value)
     arguments: tuple[Any, ...] = getattr(kind, "__args__", ())
     if isinstance(value, list):
         if len(arguments) == 2 and arguments[1] is not Ellipsis:
             return tuple(_typed(of, item) for of, item in zip(arguments, value, strict=True))
         return tuple(_typed(arguments[0] if arguments else None, item) for item in value)
-    if isinstance(value, dict):  # Record | None
-        for choice in arguments:
-            if isinstance(choice, type) and issubclass(choice, Record):
-                return choice.from_data(value)
+    if isinstance(value, dict):  # Record | None, or one of several records
+        return _choose(arguments, value).from_data(value)
     return value
+
+
+def _choose(kinds: tuple[Any, ...], data: dict[str, Any]) -> type[Record]:
+    """Return the record that data is of: the one whose fields are these, or most of them."""
+    records = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Record)]
+    return max(records, key=lambda kind: len(data.keys() & kind._fields) - len(kind._fields))

@@ -6,8 +6,10 @@ from machinectl_py.config.spec import (
     BindMount,
     CgroupSpec,
     MachineSpec,
+    NetworkSpec,
     Payload,
     Rlimit,
+    RootSpec,
     SeccompSpec,
     TmpfsMount,
 )
@@ -106,8 +108,8 @@ def make_spec(
         hostname=choices.text("hostname", name),
         machine_id=_machine_id(choices.text("uuid", machine_id)),
         console=console,  # type: ignore[arg-type]  # a literal of the callers
-        private_network=private,
-        read_only=choices.flag("read-only"),
+        network=NetworkSpec(kind="private" if private else "host"),
+        rootfs=RootSpec(read_only=choices.flag("read-only")),
         api_writable=choices.environment.get("SYSTEMD_NSPAWN_API_VFS_WRITABLE") in _TRUE,
         capabilities=_capabilities(choices, private, capability_numbers),
         no_new_privileges=choices.flag("no-new-privileges"),

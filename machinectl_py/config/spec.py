@@ -1,7 +1,7 @@
 """The complete, frozen description of a machine to be started.
 
 No I/O, no default left open, nothing of the host: what a `MachineSpec` says does not depend on
-where it will run.
+where it will run. docs/design/settings.md says which option and key fills which field.
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     from typing import Literal
 
     PayloadKind = Literal["boot", "command", "as-pid2"]
-    ConsoleMode = Literal["interactive", "read-only", "pipe", "background"]
+    ConsoleMode = Literal["interactive", "read-only", "passive", "pipe", "background"]
     ManagerName = Literal["auto", "systemd", "unit", "embedded"]
+    VolatileMode = Literal["no", "yes", "state", "overlay"]
+    UsersMode = Literal["no", "fixed", "root", "pick", "managed"]
+    Ownership = Literal["off", "chown", "map", "foreign", "auto"]
+    BindIdmap = Literal["noidmap", "idmap", "rootidmap", "owneridmap"]
+    JournalLink = Literal["no", "host", "guest", "auto"]
+    NetworkKind = Literal["host", "private", "path"]
 
 
 class Payload(Record):
@@ -24,16 +30,46 @@ class Payload(Record):
     argv: tuple[str, ...] = ()  # "boot": arguments of the init; else the command
     working_directory: str = ""
     environment: tuple[tuple[str, str], ...] = ()
-    kill_signal: int = 0  # the init's signal for an orderly stop; 0: by the kind of init found
+    user: str = ""  # name or uid by the machine's own user database; "" is root
+    kill_signal: int = 0  # the init's signal for an orderly stop
+    notify_ready: bool = False  # our caller's READY=1 waits for the payload's
+
+
+class RootSpec(Record):
+    """How the root comes to be; its place is `MachineSpec.root`."""
+
+    image: bool = False  # `MachineSpec.root` is a disk image or block device, not a directory
+    image_policy: str = ""  # systemd.image-policy(7); "" is systemd-nspawn's default
+    root_hash: str = ""  # dm-verity, hexadecimal
+    root_hash_signature: str = ""  # "base64:…" or the path of a file
+    verity_data: str = ""  # path
+    template: str = ""  # a tree to fill a missing root from
+    ephemeral: bool = False  # run on a snapshot, which goes with the machine
+    read_only: bool = False
+    volatile: VolatileMode = "no"
+    pivot_new: str = ""  # this directory inside becomes / …
+    pivot_old: str = ""  # … and what was / is then here
+
+
+class UsersSpec(Record):
+    """The user namespace; user_namespaces(7)."""
+
+    mode: UsersMode = "no"  # "root": the range is that of the root directory's owner
+    base: int = 0  # with "fixed": the host's id of 0 inside; "pick": the one to try first
+    count: int = 65536
+    ownership: Ownership = "off"
+    delegate: int = 0  # further ranges of 65536 ids, mapped for nested machines
 
 
 class BindMount(Record):
     """A file or directory of the host, seen inside."""
 
-    source: str
+    source: str  # "+/path": inside the root; "": a temporary directory
     target: str
     read_only: bool = False
     recursive: bool = True
+    optional: bool = False  # a missing source is passed over
+    idmap: BindIdmap = "noidmap"
 
 
 class TmpfsMount(Record):
@@ -41,6 +77,21 @@ class TmpfsMount(Record):
 
     target: str
     options: str = "mode=0755"
+
+
+class OverlayMount(Record):
+    """An overlay of directories; paths as in `BindMount.source`, the lowest first."""
+
+    lower: tuple[str, ...]
+    upper: str  # "": a temporary directory
+    target: str
+    read_only: bool = False
+
+
+class InaccessibleMount(Record):
+    """A path that nobody inside can enter or read."""
+
+    hidden: str
 
 
 class Rlimit(Record):
@@ -66,23 +117,122 @@ class SeccompSpec(Record):
     enabled: bool = True
     allow: tuple[str, ...] = ()  # names and @groups added to the default
     deny: tuple[str, ...] = ()  # names and @groups taken away
+    profile: str = ""  # JSON text of an OCI profile, in the place of the default
+    suppress_sync: bool = False  # fsync(2) and its like succeed without effect
+    families: tuple[str, ...] = ()  # AF_… names; () restricts nothing
+    families_deny: bool = False  # `families` are those denied, else the only ones allowed
+
+
+class LabelSpec(Record):
+    """Labels of security modules; "" sets none."""
+
+    selinux: str = ""  # of the processes
+    selinux_apifs: str = ""  # of the API file systems
+    apparmor: str = ""  # profile of the processes
+
+
+class NetworkPair(Record):
+    """A link here and its name inside."""
+
+    host: str
+    inside: str
+
+
+class PortSpec(Record):
+    """A port of the host that is forwarded to the machine."""
+
+    protocol: str  # "tcp", "udp", "sctp"
+    host: int
+    inside: int
+
+
+class NetworkSpec(Record):
+    """The network namespace and its links."""
+
+    kind: NetworkKind = "host"
+    namespace_path: str = ""  # with kind "path"
+    veth: bool = False
+    bridge: str = ""  # the veth's host end is a port of this bridge
+    zone: str = ""  # …of the bridge vz-ZONE, made and removed by need
+    interfaces: tuple[NetworkPair, ...] = ()
+    macvlan: tuple[NetworkPair, ...] = ()
+    ipvlan: tuple[NetworkPair, ...] = ()
+    veth_extra: tuple[NetworkPair, ...] = ()
+    ports: tuple[PortSpec, ...] = ()
+
+
+class CredentialSpec(Record):
+    """A credential for the payload; systemd.exec(5), CREDENTIALS."""
+
+    name: str
+    data: str  # base64
+
+
+class BindUserSpec(Record):
+    """Users of the host who exist inside too, with their homes."""
+
+    names: tuple[str, ...] = ()
+    shell: str = ""  # "": as given by the host if it exists inside; else a path
+    groups: tuple[str, ...] = ()  # groups inside that they are members of
+
+
+class JournalForwardSpec(Record):
+    """Forwarding of the machine's journal to the host; systemd-nspawn(1), --forward-journal=."""
+
+    path: str = ""  # file or directory; "" forwards nothing
+    limits: tuple[tuple[str, str], ...] = ()  # ("MaxUse", "1G"), as journal-remote.conf(5)
+
+
+class TimeSpec(Record):
+    """The time namespace; time_namespaces(7). Clocks start at these nanoseconds."""
+
+    private: bool = True
+    monotonic: int = 0
+    boottime: int = 0
 
 
 class MachineSpec(Record):
     """A machine to be started."""
 
     name: str
-    root: str  # absolute path of the root directory, no symbolic link in it
+    root: str  # absolute path of the root directory or image, no symbolic link in it
     payload: Payload
     hostname: str
     machine_id: str  # 32 hexadecimal digits
+    rootfs: RootSpec = RootSpec()
     console: ConsoleMode = "background"
-    private_network: bool = False
-    read_only: bool = False
+    background: str = ""  # the terminal's background while attached: "", or an SGR colour
+    users: UsersSpec = UsersSpec()
+    network: NetworkSpec = NetworkSpec()
+    time: TimeSpec = TimeSpec()
     api_writable: bool = False  # /sys and /proc/sys, for machines that hold machines
+    api_writable_network: bool = False  # /proc/sys/net alone
+    tmpfs_tmp: bool = True  # a tmpfs on /tmp
     capabilities: int = 0  # the bounding set, bit per capability
+    ambient: int = 0  # the ambient set of the payload
     no_new_privileges: bool = False
     seccomp: SeccompSpec = SeccompSpec()
-    mounts: tuple[BindMount | TmpfsMount, ...] = ()
+    labels: LabelSpec = LabelSpec()
+    mounts: tuple[BindMount | TmpfsMount | OverlayMount | InaccessibleMount, ...] = ()
     rlimits: tuple[Rlimit, ...] = ()
+    oom_score_adjust: int | None = None  # None: as our caller's
+    cpu_affinity: tuple[int, ...] = ()  # (): all
+    personality: str = ""  # "x86", "x86-64", …; "" leaves it
+    resolv_conf: str = "auto"
+    timezone: str = "auto"
+    link_journal: JournalLink = "auto"
+    link_journal_try: bool = False  # a journal that cannot be linked is passed over
+    journal_forward: JournalForwardSpec = JournalForwardSpec()
+    credentials: tuple[CredentialSpec, ...] = ()
+    bind_users: BindUserSpec = BindUserSpec()
     cgroup: CgroupSpec = CgroupSpec()
+
+    @property
+    def private_network(self) -> bool:
+        """Whether the machine has a network namespace of its own making."""
+        return self.network.kind == "private"
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the root is mounted read-only: by wish, or as a volatile root demands."""
+        return self.rootfs.read_only or self.rootfs.volatile != "no"

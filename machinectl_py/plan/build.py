@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.config.spec import BindMount
+from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
@@ -186,7 +186,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
                     recursive=mount.recursive,
                 )
             )
-        else:
+        elif isinstance(mount, TmpfsMount):
             steps.append(_mount("tmpfs", mount.target, _TMPFS, mount.options))
     return (*steps, root.ShareMounts())
 

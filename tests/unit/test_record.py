@@ -101,3 +101,17 @@ def test_data_of_a_newer_version_loses_only_what_is_not_known_here():
 
 def test_class_attributes_of_a_base_stay_defaults():
     assert Named.from_data({"x": 1}) == Named(x=1, y=0, name="")
+
+
+class Circle(Record):
+    radius: int
+    filled: bool = False
+
+
+class Shapes(Record):
+    parts: tuple[Circle | Point, ...] = ()
+
+
+def test_data_of_one_of_several_records_leads_back_to_that_one():
+    shapes = Shapes(parts=(Point(x=1), Circle(radius=2, filled=True), Point(x=3, y=4)))
+    assert Shapes.from_data(shapes.to_data()) == shapes
