@@ -7,6 +7,10 @@ MACHINES_DIR = f"{RUN_DIR}/machines"
 LOCK_DIR = f"{RUN_DIR}/locks"
 # systemd-nspawn's locks of roots, shared with it so that no root is booted twice.
 ROOT_LOCK_DIR = "/run/systemd/nspawn/locks"
+# Where systemd-machined puts what `machinectl bind` is to show inside: systemd-nspawn's too.
+TUNNELS_DIR = "/run/systemd/nspawn/propagate"
+# Where systemd-ssh-proxy(1) looks for the sockets of machines.
+UNIX_EXPORT_DIR = "/run/systemd/nspawn/unix-export"
 
 
 def machine_dir(name: str) -> str:
@@ -17,3 +21,13 @@ def machine_dir(name: str) -> str:
 def lock_path(name: str) -> str:
     """Return the lock file of a machine."""
     return f"{LOCK_DIR}/{name}"
+
+
+def tunnel_dir(name: str) -> str:
+    """Return the directory whose mounts a machine sees in /run/host/incoming."""
+    return f"{TUNNELS_DIR}/{name}"
+
+
+def unix_export_dir(name: str) -> str:
+    """Return the directory in which the host finds a machine's sockets."""
+    return f"{UNIX_EXPORT_DIR}/{name}"

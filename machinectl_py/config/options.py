@@ -89,8 +89,10 @@ def make_spec(
     """
     private = choices.flag("private-network")
     variables: dict[str, str] = {}
-    if console == "interactive" or payload.kind == "boot":
-        variables["TERM"] = choices.environment.get("TERM", "vt220")
+    if "TERM" in choices.environment:
+        variables["TERM"] = choices.environment["TERM"]
+    elif console == "interactive" or payload.kind == "boot":
+        variables["TERM"] = "vt220"
     for setting in choices.texts("setenv"):
         key, equals, value = setting.partition("=")
         if not key:

@@ -35,6 +35,8 @@ MS_RELATIME = 1 << 21
 MS_STRICTATIME = 1 << 24
 
 OPEN_TREE_CLONE = 1
+FSOPEN_CLOEXEC = FSMOUNT_CLOEXEC = 1
+FSCONFIG_CMD_CREATE = 6
 MOVE_MOUNT_F_EMPTY_PATH = 4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 MOUNT_ATTR_RDONLY = 1
@@ -78,6 +80,9 @@ NR_pidfd_getfd = 438
 NR_pidfd_send_signal = 424
 NR_open_tree = 428
 NR_move_mount = 429
+NR_fsopen = 430
+NR_fsconfig = 431
+NR_fsmount = 432
 NR_mount_setattr = 442
 
 # <asm-generic/ioctls.h>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from machinectl_py.kernel import const
@@ -78,6 +79,21 @@ def umount2(target: str, flags: int = 0) -> None:
         OSError: with errno, "umount2" and the target.
     """
     check(libc.umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def unmount_all(path: str) -> None:
+    """Detach all that is mounted at `path`, one on the other, following no link; umount(2).
+
+    Raises:
+        OSError: with errno, "umount2" and the path.
+    """
+    while True:
+        try:
+            umount2(path, const.MNT_DETACH | const.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # nothing is mounted there
+                raise
+            return
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

@@ -69,6 +69,28 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 _CLOSE_RANGE_CLOEXEC = 4
 
 
+def reset_signals() -> None:
+    """Set each signal to its default and block none, as for a program started afresh.
+
+    Also the two below SIGRTMIN that libc keeps for itself and signal(2) refuses: glibc's
+    posix_spawn(3), by which some callers start us, leaves them ignored.
+    """
+    import _signal
+    import ctypes
+
+    for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
+        _signal.signal(number, _signal.SIG_DFL)
+    default = ctypes.create_string_buffer(32)  # `struct sigaction` of the kernel, SIG_DFL being 0
+    call = _NR_RT_SIGACTION.get(os.uname().machine, _NR_RT_SIGACTION_GENERIC)
+    for number in range(32, _signal.SIGRTMIN):
+        check(libc.syscall(call, number, default, None, ctypes.c_size_t(8)), "rt_sigaction")
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+_NR_RT_SIGACTION = {"x86_64": 13, "s390x": 174, "ppc64le": 173}
+_NR_RT_SIGACTION_GENERIC = 134  # <asm-generic/unistd.h>
+
+
 def close_range(first: int, last: int = 0xFFFFFFFF, *, on_exec: bool = False) -> None:
     """Close the descriptors from `first` to `last`, at once or on execve; close_range(2).
 

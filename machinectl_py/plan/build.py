@@ -5,9 +5,21 @@ from __future__ import annotations
 from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+from machinectl_py.layout import tunnel_dir, unix_export_dir
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
-from machinectl_py.plan.steps import api, birth, cgroup, confine, devices, execute, host, root
+from machinectl_py.plan.steps import (
+    api,
+    birth,
+    cgroup,
+    confine,
+    devices,
+    execute,
+    host,
+    root,
+    tunnel,
+    unix_export,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +38,14 @@ _READ_ONLY_PROC = (
     "/proc/fs",
     "/proc/irq",
     "/proc/scsi",
-    "/proc/sysrq-trigger",
 )
-_HIDDEN_PROC = ("/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/timer_list")
+_HIDDEN_PROC = (
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -38,11 +55,14 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
         *_root_steps(spec, facts),
-        *_api_steps(spec),
+        *_api_steps(spec, facts),
         *_own_steps(spec, facts),
         *_confining_steps(spec),
         execute.ExecutePayload(
-            payload=spec.payload, argv=spec.payload.argv, environment=_environment(spec)
+            payload=spec.payload,
+            argv=spec.payload.argv,
+            environment=_environment(spec, facts),
+            listen_fds=facts.listen_fds,
         ),
     )
     check_slots(steps)
@@ -67,6 +87,8 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
         host.LockRoot(root=spec.root, device=facts.root_device, inode=facts.root_inode),
+        tunnel.DigTunnel(machine=spec.name),
+        unix_export.MountUnixExport(machine=spec.name),
         birth.StartSupervisor(foreground=facts.foreground),
         start,
     )
@@ -108,6 +130,10 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         root.CloneSource(source=source, recursive=recursive)
         for source, recursive in sources.items()
     ]
+    for shared in (tunnel_dir(spec.name), unix_export_dir(spec.name)):
+        steps.append(root.CloneSource(source=shared, recursive=False))
+    if not facts.can_make_devices:
+        steps.append(devices.CloneDeviceNodes(nodes=facts.devices))
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
     steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
@@ -122,7 +148,12 @@ def _mount(fstype: str, target: str, flags: int, data: str = "") -> Step:
     )
 
 
-def _api_steps(spec: MachineSpec) -> tuple[Step, ...]:
+def _device_steps(facts: HostFacts) -> tuple[Step, ...]:
+    kind = devices.MakeDeviceNodes if facts.can_make_devices else devices.BindDeviceNodes
+    return (kind(nodes=facts.devices), devices.LinkDevices(nodes=facts.devices))
+
+
+def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     console = spec.console != "pipe"
     return (
         _mount("proc", "/proc", _SEALED),
@@ -133,19 +164,19 @@ def _api_steps(spec: MachineSpec) -> tuple[Step, ...]:
             const.MS_NOSUID | const.MS_STRICTATIME,
             "mode=0755,size=4m,nr_inodes=64k",
         ),
-        devices.MakeDeviceNodes(),
+        *_device_steps(facts),
         _mount(
             "devpts",
             "/dev/pts",
             const.MS_NOSUID | const.MS_NOEXEC,
-            "newinstance,ptmxmode=0666,mode=0620,gid=5",
+            "newinstance,ptmxmode=0666,mode=0600,gid=5",
         ),
         _mount("tmpfs", "/dev/shm", _TMPFS, "mode=01777,size=10%,nr_inodes=400k"),
         _mount("mqueue", "/dev/mqueue", _SEALED),
         *((devices.AllocateConsole(),) if console else ()),
         _mount("tmpfs", "/run", _TMPFS, "mode=0755,size=20%,nr_inodes=800k"),
         _mount("tmpfs", "/tmp", _TMPFS, "mode=01777,size=10%,nr_inodes=400k"),
-        _mount("tmpfs", "/run/host", _TMPFS, "mode=0755,size=4m,nr_inodes=1k"),
+        _mount("tmpfs", "/run/host", _TMPFS | const.MS_NOEXEC, "mode=0755,size=4m,nr_inodes=1k"),
         api.FillRunHost(machine_id=spec.machine_id),
     )
 
@@ -157,6 +188,16 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             target="/run/host/os-release",
             read_only=True,
             recursive=False,
+            sealed=True,
+        ),
+        root.AttachSource(
+            source=tunnel_dir(spec.name),
+            target=tunnel.INCOMING,
+            read_only=True,
+            recursive=False,
+        ),
+        root.AttachSource(
+            source=unix_export_dir(spec.name), target=unix_export.INSIDE, recursive=False
         ),
         api.OwnBootId(),
         api.OwnKmsg(),
@@ -188,7 +229,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             )
         elif isinstance(mount, TmpfsMount):
             steps.append(_mount("tmpfs", mount.target, _TMPFS, mount.options))
-    return (*steps, root.ShareMounts())
+    return (*steps, root.ShareMounts(), tunnel.OpenTunnel())
 
 
 def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
@@ -210,7 +251,8 @@ def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
     return (*steps, confine.LoadSeccomp(), limit)
 
 
-def _environment(spec: MachineSpec) -> tuple[tuple[str, str], ...]:
+def _environment(spec: MachineSpec, facts: HostFacts) -> tuple[tuple[str, str], ...]:
+    """Return the environment of PID 1; https://systemd.io/CONTAINER_INTERFACE."""
     own: dict[str, str] = {
         "PATH": _PATH,
         "container": "pymachine",
@@ -220,4 +262,10 @@ def _environment(spec: MachineSpec) -> tuple[tuple[str, str], ...]:
         "LOGNAME": "root",
         "NOTIFY_SOCKET": "/run/host/notify",
     }
+    if spec.payload.kind != "boot":
+        own["LANG"] = "C.UTF-8"
+    if facts.listen_fds:
+        own["LISTEN_FDS"] = str(facts.listen_fds)
+        own["LISTEN_PID"] = "2" if spec.payload.kind == "as-pid2" else "1"
+    own |= {f"container_host_{key}": value for key, value in facts.os_ids}
     return tuple((own | dict(spec.payload.environment)).items())

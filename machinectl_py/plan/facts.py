@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import os
 
+from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.plan.ports import ManagerKind
+
+
+# As systemd-nspawn, in the order of Documentation/admin-guide/devices.txt; a machine gets those
+# of them that the host has, with the host's permissions.
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "net/tun")
+_OS_KEYS = ("ID", "VERSION_ID", "BUILD_ID", "VARIANT_ID")
+
+
+class DeviceNode(Record):
+    """A character device of the host that machines get too."""
+
+    name: str  # below /dev
+    mode: int  # permissions
+    major: int
+    minor: int
 
 
 class HostFacts(Record):
@@ -19,6 +35,10 @@ class HostFacts(Record):
     time_namespace: bool  # Linux 5.6
     foreground: bool  # launcher and supervisor are one process: `run`
     os_release: str  # the host's
+    os_ids: tuple[tuple[str, str], ...]  # of it, as ("id", "debian")
+    devices: tuple[DeviceNode, ...]
+    can_make_devices: bool  # else they are shown from the host's /dev
+    listen_fds: int  # descriptors that our caller passes on, from 3; sd_listen_fds(3)
     root_device: int  # st_dev of the root directory and
     root_inode: int  # its st_ino: they name its lock
 
@@ -35,14 +55,50 @@ def probe_facts(root: str, *, manager: ManagerKind, register: bool, foreground: 
     Raises:
         OSError: the root cannot be looked at.
     """
-    etc = "/etc/os-release"
+    os_release = "/etc/os-release"
+    if not os.path.exists(os_release):
+        os_release = "/usr/lib/os-release"
     status = os.stat(root)
     return HostFacts(
         manager=manager,
         register=register,
         time_namespace=os.path.exists("/proc/self/ns/time_for_children"),
         foreground=foreground,
-        os_release=etc if os.path.exists(etc) else "/usr/lib/os-release",
+        os_release=os_release,
+        os_ids=_os_ids(os_release),
+        devices=_devices(),
+        can_make_devices=can_make_devices(),
+        listen_fds=_listen_fds(),
         root_device=status.st_dev,
         root_inode=status.st_ino,
     )
+
+
+def _devices() -> tuple[DeviceNode, ...]:
+    found = []
+    for name in DEVICES:
+        if device := character_device(f"/dev/{name}"):
+            mode, number = device
+            major, minor = os.major(number), os.minor(number)
+            found.append(DeviceNode(name=name, mode=mode, major=major, minor=minor))
+    return tuple(found)
+
+
+def _os_ids(path: str) -> tuple[tuple[str, str], ...]:
+    """Return what of os-release(5) tells one system from another; () if there is no such file."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            pairs = [line.strip().partition("=") for line in file]
+    except OSError:
+        return ()
+    # Of a key that stands twice, the last; shell's quotes around a value that has no escapes.
+    values = {key: value.strip("\"'") for key, _, value in pairs if key in _OS_KEYS}
+    return tuple((key.lower(), value) for key, value in values.items())
+
+
+def _listen_fds() -> int:
+    """Return how many descriptors are passed to this very process; sd_listen_fds(3)."""
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isascii():
+        return 0
+    return int(count) if count.isdigit() else 0

@@ -45,9 +45,16 @@ class Journal:
 
 def step_class(name: str) -> type[Step]:
     """Return the class of a step that the journal names."""
-    from machinectl_py.plan.steps import birth, cgroup, host
+    from machinectl_py.plan.steps import birth, cgroup, host, tunnel, unix_export
 
-    for kind in (host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine):
+    for kind in (
+        host.LockRoot,
+        tunnel.DigTunnel,
+        unix_export.MountUnixExport,
+        cgroup.MakeCgroup,
+        cgroup.StartScope,
+        birth.RegisterMachine,
+    ):
         if kind.name == name:
             return kind
     raise PymachineError(f"The journal names a step '{name}' that is not known")

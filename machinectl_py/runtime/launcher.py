@@ -40,6 +40,8 @@ class Started(Record):
 
 
 def _walk(spec: MachineSpec, facts: HostFacts) -> Walk:
+    os.umask(0o022)  # modes are meant as they are written, in the supervisor and inside too
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, there is no child to wait for
     plan = build_plan(spec, facts)
     context = Context(make_hooks())
     walk = Walk(plan, context, ("launcher",))

@@ -15,7 +15,7 @@ PATIENCE = 2.0
 
 DIRECTORIES = (
     "/run/pymachine",
-    "/run/systemd/nspawn/locks",
+    "/run/systemd/nspawn",
     "/run/systemd/machines",
     "/run/systemd/transient",
     "/run/netns",

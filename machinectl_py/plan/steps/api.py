@@ -74,7 +74,7 @@ class MountSys(Step):
         return "mount -t tmpfs tmpfs /sys && mount -t sysfs -o ro sysfs /sys/full && …"
 
     def apply(self, context: Context) -> None:
-        """Build it; fs/cgroup and fs/pstore stay as places to mount on."""
+        """Build it; fs/cgroup stays as a place to mount on."""
         os.makedirs("/sys", exist_ok=True)
         kernel_mount.mount("tmpfs", "/sys", "tmpfs", _SEALED, "mode=0555,size=4m,nr_inodes=1k")
         os.mkdir("/sys/full")
@@ -86,8 +86,7 @@ class MountSys(Step):
                 kernel_mount.set_attributes(f"/sys/{part}", const.MOUNT_ATTR_RDONLY)
         kernel_mount.umount2("/sys/full")
         os.rmdir("/sys/full")
-        for place in ("/sys/fs", "/sys/fs/cgroup", "/sys/fs/pstore"):
-            os.mkdir(place, 0o755)
+        os.makedirs("/sys/fs/cgroup", 0o755)
 
 
 class ProtectProc(Step):
@@ -156,7 +155,10 @@ class OwnBootId(Step):
         kernel_mount.mount(aside, target, flags=_BIND)
         kernel_mount.set_attributes(
             target,
-            const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV,
+            const.MOUNT_ATTR_RDONLY
+            | const.MOUNT_ATTR_NOSUID
+            | const.MOUNT_ATTR_NODEV
+            | const.MOUNT_ATTR_NOEXEC,
         )
         os.unlink(aside)
 
@@ -194,7 +196,8 @@ class FillRunHost(Step):
 
     def describe(self) -> str:
         """Return the act."""
-        return "make /run/host/{container-manager,container-uuid,inaccessible,notify}"
+        names = "container-manager,container-uuid,inaccessible,incoming,notify,unix-export"
+        return f"make /run/host/{{{names}}}"
 
     def apply(self, context: Context) -> None:
         """Make the files, the inaccessible nodes, and the notify socket's name."""
@@ -204,14 +207,21 @@ class FillRunHost(Step):
         _write(f"{base}/container-manager", "pymachine\n")
         dashed = "-".join(self.machine_id[a:b] for a, b in UUID_PARTS)
         _write(f"{base}/container-uuid", f"{dashed}\n")
+        os.mkdir(f"{base}/incoming", 0o600)
+        os.mkdir(f"{base}/unix-export", 0o755)
         os.mkdir(f"{base}/inaccessible", 0o755)
         os.mkdir(f"{base}/inaccessible/dir", 0o000)
         for name, kind in _NODES:
-            os.mknod(f"{base}/inaccessible/{name}", kind, 0)
+            try:
+                os.mknod(f"{base}/inaccessible/{name}", kind, 0)
+            except PermissionError:  # those of devices; systemd inside does without them
+                if kind not in (_S_IFCHR, _S_IFBLK):
+                    raise
+        os.chmod(f"{base}/inaccessible", 0o555)
         notify = _socket.socket(fileno=context.number("notify"))
         notify.bind(f"{base}/notify")
         notify.detach()
-        os.chmod(f"{base}/notify", 0o666)
+        os.chmod(f"{base}/notify", 0o200)  # of others than root nothing would be believed
 
 
 UUID_PARTS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))

@@ -106,7 +106,6 @@ class SetRlimits(Step):
                 # Raising a hard limit wants CAP_SYS_RESOURCE, which a nested host may lack.
                 hard = _lower(limit.hard, resource.getrlimit(number)[1])
                 resource.setrlimit(number, (_lower(limit.soft, hard), hard))
-        os.umask(0o022)
 
 
 def _text(value: int) -> str:

@@ -27,6 +27,7 @@ class ExecutePayload(Step):
     payload: Payload
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
+    listen_fds: int = 0  # descriptors from 3 that it gets from our caller
 
     def describe(self) -> str:
         """Return the act."""
@@ -41,8 +42,8 @@ class ExecutePayload(Step):
         """Execute it; returns by an error only."""
         if self.payload.working_directory:
             os.chdir(self.payload.working_directory)
-        process.close_range(3, on_exec=True)
-        _reset_signals()
+        process.close_range(3 + self.listen_fds, on_exec=True)
+        process.reset_signals()  # what is ignored or blocked stays so over execve(2)
         if self.payload.kind == "as-pid2":
             self._under_stub()
         self._execute()
@@ -97,10 +98,3 @@ def _be_init(payload: int) -> NoReturn:
             if pid == payload:
                 code = os.waitstatus_to_exitcode(status)
                 os._exit(code if code >= 0 else 128 - code)
-
-
-def _reset_signals() -> None:
-    """Undo what the interpreter changed: ignored signals stay ignored over an execve."""
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
-        _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

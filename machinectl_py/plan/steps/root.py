@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
 
 
+_SEALED = const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC
+
+
 class DieWithSupervisor(Step):
     """Have the kernel kill PID 1, and so the machine, when its supervisor dies."""
 
@@ -142,6 +145,7 @@ class AttachSource(Step):
     target: str
     read_only: bool = False
     recursive: bool = True
+    sealed: bool = False  # nosuid, nodev, noexec, and nothing that happens to the source is seen
 
     def label(self) -> str:
         """Return the step's own name."""
@@ -166,6 +170,8 @@ class AttachSource(Step):
         directory = os.path.isdir(f"/proc/self/fd/{tree}")
         if self.read_only:
             kernel_mount.set_attributes(tree, const.MOUNT_ATTR_RDONLY)
+        if self.sealed:
+            kernel_mount.set_attributes(tree, _SEALED, propagation=const.MS_PRIVATE)
         target = make_in_root(root := os.open("/", os.O_PATH), self.target, directory=directory)
         kernel_mount.move_mount(tree, target)
         for fd in (tree, target, root):

@@ -1,0 +1,58 @@
+"""Device nodes: what a host has, and whether new ones can be made and used."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from machinectl_py.kernel import const
+from machinectl_py.kernel.libc import check, libc
+
+_S_IFCHR = 0o20000
+_NULL = os.makedev(1, 3)
+
+
+def character_device(path: str) -> tuple[int, int] | None:
+    """Return permissions and device number of the character device at `path`, None if it is none.
+
+    Links are followed, as a host may have its nodes anywhere.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISCHR(status.st_mode):
+        return None
+    return stat.S_IMODE(status.st_mode), status.st_rdev
+
+
+def can_make_devices() -> bool:
+    """Say whether device nodes that this process makes can be opened.
+
+    Not without CAP_MKNOD, nor in a user namespace, where file systems are mounted as with
+    "nodev"; nor where a device cgroup denies either. Tried out, on a tmpfs that is mounted
+    nowhere, so that the host sees nothing of it; mknod(2), fsmount(2).
+    """
+    try:
+        directory = _detached_tmpfs()
+    except OSError:
+        return False
+    try:
+        os.mknod("null", _S_IFCHR | 0o600, _NULL, dir_fd=directory)
+        os.close(os.open("null", os.O_RDWR | os.O_CLOEXEC, dir_fd=directory))
+    except OSError:
+        return False
+    finally:
+        os.close(directory)
+    return True
+
+
+def _detached_tmpfs() -> int:
+    """Return the root of a new tmpfs that is mounted nowhere; fsopen(2), fsmount(2)."""
+    system = check(libc.syscall(const.NR_fsopen, b"tmpfs", const.FSOPEN_CLOEXEC), "fsopen", "tmpfs")
+    try:
+        create = libc.syscall(const.NR_fsconfig, system, const.FSCONFIG_CMD_CREATE, None, None, 0)
+        check(create, "fsconfig", "tmpfs")
+        return check(libc.syscall(const.NR_fsmount, system, const.FSMOUNT_CLOEXEC, 0), "fsmount")
+    finally:
+        os.close(system)
