@@ -8,6 +8,10 @@ import stat
 from machinectl_py.kernel import const
 from machinectl_py.kernel.libc import check, libc
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _S_IFCHR = 0o20000
 _NULL = os.makedev(1, 3)
 
@@ -26,18 +30,24 @@ def character_device(path: str) -> tuple[int, int] | None:
     return stat.S_IMODE(status.st_mode), status.st_rdev
 
 
-def can_make_devices() -> bool:
-    """Say whether device nodes that this process makes can be opened.
+def can_make_devices(numbers: Iterable[int]) -> bool:
+    """Say whether this process can make nodes of character devices, and nodes it makes be opened.
 
     Not without CAP_MKNOD, nor in a user namespace, where file systems are mounted as with
     "nodev"; nor where a device cgroup denies either. Tried out, on a tmpfs that is mounted
-    nowhere, so that the host sees nothing of it; mknod(2), fsmount(2).
+    nowhere, so that the host sees nothing of it; mknod(2), fsmount(2). Opened is the null
+    device alone: others do things when they are opened.
+
+    Args:
+        numbers: of the devices, as `os.makedev` returns them.
     """
     try:
         directory = _detached_tmpfs()
     except OSError:
         return False
     try:
+        for number in numbers:
+            os.mknod(f"{number}", _S_IFCHR | 0o600, number, dir_fd=directory)
         os.mknod("null", _S_IFCHR | 0o600, _NULL, dir_fd=directory)
         os.close(os.open("null", os.O_RDWR | os.O_CLOEXEC, dir_fd=directory))
     except OSError:

@@ -59,6 +59,7 @@ def probe_facts(root: str, *, manager: ManagerKind, register: bool, foreground: 
     if not os.path.exists(os_release):
         os_release = "/usr/lib/os-release"
     status = os.stat(root)
+    devices = _devices()
     return HostFacts(
         manager=manager,
         register=register,
@@ -66,8 +67,8 @@ def probe_facts(root: str, *, manager: ManagerKind, register: bool, foreground: 
         foreground=foreground,
         os_release=os_release,
         os_ids=_os_ids(os_release),
-        devices=_devices(),
-        can_make_devices=can_make_devices(),
+        devices=devices,
+        can_make_devices=can_make_devices(os.makedev(node.major, node.minor) for node in devices),
         listen_fds=_listen_fds(),
         root_device=status.st_dev,
         root_inode=status.st_ino,
