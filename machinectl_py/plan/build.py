@@ -132,7 +132,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     ]
     for shared in (tunnel_dir(spec.name), unix_export_dir(spec.name)):
         steps.append(root.CloneSource(source=shared, recursive=False))
-    if not facts.can_make_devices:
+    if not _makes_devices(spec, facts):
         steps.append(devices.CloneDeviceNodes(nodes=facts.devices))
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
@@ -148,8 +148,14 @@ def _mount(fstype: str, target: str, flags: int, data: str = "") -> Step:
     )
 
 
-def _device_steps(facts: HostFacts) -> tuple[Step, ...]:
-    kind = devices.MakeDeviceNodes if facts.can_make_devices else devices.BindDeviceNodes
+def _makes_devices(spec: MachineSpec, facts: HostFacts) -> bool:
+    """Say whether nodes can be made inside: in a user namespace they could not be opened."""
+    return facts.can_make_devices and spec.users.mode == "no"
+
+
+def _device_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    make = _makes_devices(spec, facts)
+    kind = devices.MakeDeviceNodes if make else devices.BindDeviceNodes
     return (kind(nodes=facts.devices), devices.LinkDevices(nodes=facts.devices))
 
 
@@ -164,7 +170,7 @@ def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             const.MS_NOSUID | const.MS_STRICTATIME,
             "mode=0755,size=4m,nr_inodes=64k",
         ),
-        *_device_steps(facts),
+        *_device_steps(spec, facts),
         _mount(
             "devpts",
             "/dev/pts",

@@ -6,6 +6,7 @@ import os
 import sys
 
 from machinectl_py.codec import encode
+from machinectl_py.kernel import process
 from machinectl_py.kernel.terminal import open_slave
 from machinectl_py.layout import machine_dir
 
@@ -42,7 +43,9 @@ def watch(build: Build, *, log: int) -> NoReturn:
         # With a slave of ours open the master is never hung up, whatever the machine closes.
         settings["slave"] = open_slave(build.context.number("console"))
         os.set_blocking(build.context.number("console"), False)
-    for name in (*_KEPT, "launcher", "slave"):
+    # What else our caller left open is not ours to keep, but what it passes on.
+    process.close_range(3 + build.facts.listen_fds, on_exec=True)
+    for name in (*_KEPT, "launcher", "slave", "log"):
         fd = settings[name]
         if isinstance(fd, int) and fd >= 0:
             os.set_inheritable(fd, True)

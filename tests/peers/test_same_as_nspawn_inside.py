@@ -150,17 +150,17 @@ def trees(request):
         yield one, other
 
 
-def compare_commands(trees, machine, *, terminal, options=(), more=(), **keywords):
+def compare_commands(trees, machine, *, terminal, options=(), more=(), before=(), **keywords):
     one, other = trees
     for root in trees:
         inside.prepare(root, boot=False)
     payload = "/bin/sh", "/probe"
     mode = "--console=interactive" if terminal else "--console=pipe"
     nspawn = inside.nspawn(one, machine, mode, *options, *payload)
-    inside.run(nspawn, terminal=terminal, **keywords)
+    inside.run([*before, *nspawn], terminal=terminal, **keywords)
     mode = "--pty" if terminal else "--pipe"
     pymachine = inside.pymachine(other, machine, "run", mode, *options, "--", *payload)
-    inside.run(pymachine, terminal=terminal, **keywords)
+    inside.run([*before, *pymachine], terminal=terminal, **keywords)
     hold_same(other, one, more)
 
 
@@ -179,6 +179,12 @@ def test_a_command_as_pid_2(trees, machine):
 
 def test_a_command_of_a_strange_caller(trees, machine):
     compare_commands(trees, machine, terminal=False, preexec_fn=inside.be_strange)
+
+
+def test_a_command_that_is_passed_descriptors(trees, machine):
+    """sd_listen_fds(3)."""
+    passing = 'exec 3</etc/passwd 4</etc/group 5</etc/hosts; LISTEN_FDS=2 LISTEN_PID=$$ exec "$@"'
+    compare_commands(trees, machine, terminal=False, before=["sh", "-c", passing, "sh"])
 
 
 @pytest.mark.parametrize("options", [[], ["--private-network"]], ids=["host-net", "own-net"])
