@@ -183,7 +183,7 @@ def test_a_command_of_a_strange_caller(trees, machine):
 
 def test_a_command_that_is_passed_descriptors(trees, machine):
     """sd_listen_fds(3)."""
-    passing = 'exec 3</etc/passwd 4</etc/group 5</etc/hosts; LISTEN_FDS=2 LISTEN_PID=$$ exec "$@"'
+    passing = 'exec 3</etc/passwd 4</etc/group 5</etc/shells; LISTEN_FDS=2 LISTEN_PID=$$ exec "$@"'
     compare_commands(trees, machine, terminal=False, before=["sh", "-c", passing, "sh"])
 
 
