@@ -79,7 +79,7 @@ def run(
     if not terminal:
         done = subprocess.run(
             command,
-            check=True,
+            check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -88,6 +88,7 @@ def run(
             preexec_fn=preexec_fn,
             close_fds=False,
         )
+        assert done.returncode == 0, (command, done.stdout)
         return done.stdout.decode(errors="replace")
     master, slave = pty.openpty()
     process = subprocess.Popen(

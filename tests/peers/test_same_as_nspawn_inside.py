@@ -107,7 +107,13 @@ DIFFERENT_ON_PURPOSE = {
     ),
 }
 # Not seen before the payload runs: how far its init has come with what, and when, is its own.
-OF_SYSTEMD = (("fd *", "*", "*"), ("fd *", "*", None), ("fd *", None, "*"))
+OF_SYSTEMD = (
+    ("fd *", "*", "*"),
+    ("fd *", "*", None),
+    ("fd *", None, "*"),
+    ("unit run-credentials-*.mount", None, "loaded * *"),  # while a service that is done goes
+    ("unit run-credentials-*.mount", "loaded * *", None),
+)
 OF_STUB_INIT = (
     # sigwait(3) takes what it waits for out of the blocked signals: ours waits for all.
     ("status SigBlk", "0000000000000000", "fffc3f0e7ffafefd"),
