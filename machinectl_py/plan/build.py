@@ -5,9 +5,20 @@ from __future__ import annotations
 from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+from machinectl_py.plan import build_identity
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
-from machinectl_py.plan.steps import api, birth, cgroup, confine, devices, execute, host, root
+from machinectl_py.plan.steps import (
+    api,
+    birth,
+    cgroup,
+    confine,
+    devices,
+    execute,
+    host,
+    root,
+    user,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +53,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
         *_own_steps(spec, facts),
         *_confining_steps(spec),
         execute.ExecutePayload(
-            payload=spec.payload, argv=spec.payload.argv, environment=_environment(spec)
+            payload=spec.payload, argv=spec.payload.argv, environment=_environment(spec, facts)
         ),
     )
     check_slots(steps)
@@ -79,12 +90,15 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.seccomp.enabled:
         steps.append(birth.PrepareSeccomp(capabilities=spec.capabilities, seccomp=spec.seccomp))
     steps.append(cgroup.DivideCgroup())
-    if facts.time_namespace:
-        steps.append(birth.NewTimeNamespace())
+    own_time = build_identity.own_time(spec, facts)
+    if own_time:
+        steps.append(
+            birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
+        )
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
-    steps.append(birth.ClonePayload(flags=flags, own_time=facts.time_namespace))
+    steps.append(birth.ClonePayload(flags=flags, own_time=own_time))
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps.append(cgroup.DelegateControllers())
@@ -108,6 +122,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         root.CloneSource(source=source, recursive=recursive)
         for source, recursive in sources.items()
     ]
+    steps += build_identity.host_file_sources(spec, facts)
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
     steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
@@ -170,6 +185,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             )
         )
     steps += [
+        *build_identity.credentials(spec),
         root.RemountReadOnly(target="/run/host"),
         cgroup.UnshareCgroup(),
         _mount("cgroup2", "/sys/fs/cgroup", _SEALED, "nsdelegate,memory_recursiveprot"),
@@ -188,6 +204,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             )
         elif isinstance(mount, TmpfsMount):
             steps.append(_mount("tmpfs", mount.target, _TMPFS, mount.options))
+    steps += build_identity.host_files(spec, facts)
     return (*steps, root.ShareMounts())
 
 
@@ -200,6 +217,9 @@ def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
         steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))
     if spec.no_new_privileges:
         steps.append(confine.NoNewPrivileges())
+    if spec.payload.user:
+        own = spec.console != "pipe"
+        steps.append(user.BecomeUser(user=spec.payload.user, own_terminal=own))
     limit = confine.LimitCapabilities(capabilities=spec.capabilities)
     if not spec.seccomp.enabled:
         return (*steps, limit)
@@ -210,7 +230,7 @@ def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
     return (*steps, confine.LoadSeccomp(), limit)
 
 
-def _environment(spec: MachineSpec) -> tuple[tuple[str, str], ...]:
+def _environment(spec: MachineSpec, facts: HostFacts) -> tuple[tuple[str, str], ...]:
     own: dict[str, str] = {
         "PATH": _PATH,
         "container": "pymachine",
@@ -220,4 +240,5 @@ def _environment(spec: MachineSpec) -> tuple[tuple[str, str], ...]:
         "LOGNAME": "root",
         "NOTIFY_SOCKET": "/run/host/notify",
     }
+    own |= build_identity.more_environment(spec, facts)
     return tuple((own | dict(spec.payload.environment)).items())

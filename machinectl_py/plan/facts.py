@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from machinectl_py.plan.host_files import HostFiles, probe_files
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -21,6 +22,7 @@ class HostFacts(Record):
     os_release: str  # the host's
     root_device: int  # st_dev of the root directory and
     root_inode: int  # its st_ino: they name its lock
+    files: HostFiles = HostFiles()
 
 
 def probe_facts(root: str, *, manager: ManagerKind, register: bool, foreground: bool) -> HostFacts:
@@ -37,12 +39,14 @@ def probe_facts(root: str, *, manager: ManagerKind, register: bool, foreground: 
     """
     etc = "/etc/os-release"
     status = os.stat(root)
+    os_release = etc if os.path.exists(etc) else "/usr/lib/os-release"
     return HostFacts(
         manager=manager,
         register=register,
         time_namespace=os.path.exists("/proc/self/ns/time_for_children"),
         foreground=foreground,
-        os_release=etc if os.path.exists(etc) else "/usr/lib/os-release",
+        os_release=os_release,
         root_device=status.st_dev,
         root_inode=status.st_ino,
+        files=probe_files(os_release),
     )

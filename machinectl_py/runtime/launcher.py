@@ -19,7 +19,14 @@ from machinectl_py.runtime.journal import Journal
 from machinectl_py.runtime.recover import make_hooks
 from machinectl_py.runtime.state import find_running, write_whole
 from machinectl_py.runtime.supervisor import Build
-from machinectl_py.runtime.walk import Aborted, Peer, Walk, failure, failure_data
+from machinectl_py.runtime.walk import (
+    Aborted,
+    Peer,
+    Walk,
+    failure,
+    failure_data,
+    print_warnings,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +55,7 @@ def _walk(spec: MachineSpec, facts: HostFacts) -> Walk:
     def after(step: Step) -> None:
         if step.name == "make-state-directory":
             directory = machine_dir(spec.name)
-            write_whole(f"{directory}/spec.json", encode(spec.to_data()))
+            write_whole(f"{directory}/spec.json", encode(spec.to_data()), 0o600)  # credentials
             write_whole(f"{directory}/facts.json", encode(facts.to_data()))
         journal.after(step, context)
 
@@ -145,6 +152,7 @@ class Background:
     def _heard(self, _peer: str, message: dict[str, Any]) -> None:
         if "failed" in message:
             raise failure(message["failed"])
+        print_warnings(message.get("warnings", []))
         if message.get("built"):
             self.built = True
             self.walk.context.give("leader", message["built"])

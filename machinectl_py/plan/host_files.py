@@ -1,0 +1,64 @@
+"""What of the host's own configuration a plan depends on: names, time zone, resolver, users."""
+
+from __future__ import annotations
+
+import os
+
+from machinectl_py.record import Record
+
+RESOLVED_STUB = "/run/systemd/resolve/stub-resolv.conf"  # systemd-resolved.service(8)
+_STUB_ADDRESS = "3500007F:0035"  # 127.0.0.53:53 in /proc/net/udp, little endian
+_STUB_ADDRESS_BIG_ENDIAN = "7F000035:0035"
+_OS_ID_KEYS = ("ID", "BUILD_ID", "VARIANT_ID", "VERSION_ID")
+
+
+class HostFiles(Record):
+    """Files of the host, as they were when the machine was planned."""
+
+    resolved_stub: bool = False  # systemd-resolved has its file for stubs, and listens
+    resolv_conf: bool = False  # there is an /etc/resolv.conf
+    localtime: str = ""  # what /etc/localtime links to; "" without one
+    localtime_file: bool = False  # /etc/localtime is a file, no link
+    machine_id: str = ""  # of the host; "" if it has none
+    os_ids: tuple[tuple[str, str], ...] = ()  # ("id", "debian"), … of its os-release(5)
+
+
+def probe_files(os_release: str) -> HostFiles:
+    """Look at the host's files; what cannot be read counts as missing."""
+    localtime = ""
+    try:
+        localtime = os.readlink("/etc/localtime")
+    except OSError:
+        pass
+    return HostFiles(
+        resolved_stub=os.path.exists(RESOLVED_STUB) and _stub_listens(),
+        resolv_conf=os.path.exists("/etc/resolv.conf"),
+        localtime=localtime,
+        localtime_file=not localtime and os.path.isfile("/etc/localtime"),
+        machine_id=_read("/etc/machine-id").strip(),
+        os_ids=parse_os_ids(_read(os_release)),
+    )
+
+
+def parse_os_ids(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the fields of os-release(5) that tell one system from another, in small letters."""
+    found = []
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and key in _OS_ID_KEYS:
+            found.append((key.lower(), value.strip("'\"")))
+    return tuple(found)
+
+
+def _stub_listens() -> bool:
+    """Say whether the stub resolver's address is taken, as its configuration may turn it off."""
+    addresses = {line.split()[1] for line in _read("/proc/net/udp").splitlines()[1:]}
+    return not addresses.isdisjoint({_STUB_ADDRESS, _STUB_ADDRESS_BIG_ENDIAN})
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
