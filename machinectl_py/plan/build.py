@@ -85,7 +85,7 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps: list[Step] = [birth.OpenNotifySocket()]
-    if not facts.foreground:
+    if not facts.foreground or spec.payload.kind == "boot" or spec.console == "passive":
         steps.append(birth.OpenControlSocket(machine=spec.name))
     if spec.seccomp.enabled:
         steps.append(birth.PrepareSeccomp(capabilities=spec.capabilities, seccomp=spec.seccomp))

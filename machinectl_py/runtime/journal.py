@@ -53,21 +53,23 @@ def step_class(name: str) -> type[Step]:
     raise PymachineError(f"The journal names a step '{name}' that is not known")
 
 
-def undo_journal(name: str, hooks: Hooks, slots: dict[str, int | str], only: str = "") -> None:
+def undo_journal(
+    name: str, hooks: Hooks, slots: dict[str, int | str], *, per_boot: bool = False
+) -> None:
     """Undo what the journal holds, in reverse.
 
     Args:
         name: of the machine.
         hooks: the doors to managers and registrar.
         slots: descriptors that this process still holds, such as "root-lock".
-        only: the name of the one step to undo; "" for all.
+        per_boot: undo only what is done anew at each boot.
     """
     pending, gave = _read(name)
     context = Context(hooks)
     context.slots |= gave | slots
     problems = []
     for step in reversed(pending):
-        if only and step.name != only:
+        if per_boot and not step.per_boot:
             continue
         try:
             step.undo(context)

@@ -56,7 +56,7 @@ def command(spec: MachineSpec, *how: str) -> list[str]:
 
     Args:
         spec: of the machine.
-        how: "foreground" (the default) or "background", and "keep-unit".
+        how: "nspawn" or "background" for another way than `run`'s, and "keep-unit".
     """
     with tempfile.NamedTemporaryFile("w", prefix="pymachine-spec-", delete=False) as file:
         file.write(encode(spec.to_data()))
@@ -67,7 +67,7 @@ def run(spec: MachineSpec, *how: str, **keywords) -> subprocess.CompletedProcess
     """Run a machine to its end, as `subprocess.run` does."""
     settings = {"timeout": 60, "text": True, "capture_output": True, "check": False}
     settings |= {} if "input" in keywords else {"stdin": subprocess.DEVNULL}
-    return subprocess.run(command(spec, *how), **(settings | keywords))
+    return subprocess.run(command(spec, *how), **(settings | keywords))  # noqa: PLW1510 - in them
 
 
 def main() -> int:
@@ -75,6 +75,7 @@ def main() -> int:
     from machinectl_py.errors import PymachineError
     from machinectl_py.managers.choose import has_machined, manager_kind
     from machinectl_py.plan.facts import probe_facts
+    from machinectl_py.runtime import foreground as in_foreground
     from machinectl_py.runtime import launcher
 
     file = Path(sys.argv[1])
@@ -90,8 +91,13 @@ def main() -> int:
         foreground=foreground,
     )
     try:
+        if "nspawn" in how:
+            ending = in_foreground.follow_foreground(
+                spec, facts, signals="stop", title=f"Container {spec.name}"
+            )
+            return ending.nspawn_exit_status
         if foreground:
-            return launcher.run_foreground(spec, facts)
+            return in_foreground.run_foreground(spec, facts)
         launcher.Background(spec, facts).start(wait=True, timeout=60)
     except PymachineError as error:
         print(f"pymachine: {error.message}", file=sys.stderr)

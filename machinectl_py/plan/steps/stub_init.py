@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _PATIENCE = 90.0  # seconds between the request and the end, systemd's DefaultTimeoutStopSec=
-_EXIT_EXCEPTION = 255  # ended by a signal; systemd.exec(5), "Process Exit Codes"
+_EXIT_EXCEPTION = 255  # it did not end in time; systemd.exec(5), "Process Exit Codes"
 _NAME = "(sd-stubinit)"
 # halt, poweroff; and their forced kin, which cannot be more forceful here
 _POWEROFF = frozenset(const.SIGRTMIN + number for number in (3, 4, 13, 14))
@@ -78,7 +78,12 @@ def _next_signal(awaited: set[int], deadline: float) -> int:
 
 
 def _leave(asked: int, status: int | None) -> NoReturn:
-    """End as asked, else with the payload's exit status; `None` where it did not end in time."""
+    """End as asked, else with the payload's exit status, 128+n for signal n.
+
+    Args:
+        asked: the signal that asked for the end, or 0.
+        status: of the payload, as wait(2) has it; None if it did not end in time.
+    """
     try:
         if asked in _REBOOT:
             restart()
@@ -87,5 +92,7 @@ def _leave(asked: int, status: int | None) -> NoReturn:
     except OSError:  # without CAP_SYS_BOOT it just ends, and a reboot has failed
         if asked in _REBOOT:
             os._exit(1)
-    code = os.waitstatus_to_exitcode(status) if status is not None else -1
-    os._exit(code if code >= 0 else _EXIT_EXCEPTION)
+    if status is None:
+        os._exit(_EXIT_EXCEPTION)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
