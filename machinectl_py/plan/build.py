@@ -95,12 +95,14 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         steps.append(
             birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
         )
+    steps += build_identity.prepare_journal(spec, facts)
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
     steps.append(birth.ClonePayload(flags=flags, own_time=own_time))
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
+    steps += build_identity.forward_journal(spec, facts)
     steps.append(cgroup.DelegateControllers())
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
@@ -123,6 +125,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         for source, recursive in sources.items()
     ]
     steps += build_identity.host_file_sources(spec, facts)
+    steps += build_identity.clone_journal(spec, facts)
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
     steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
@@ -186,6 +189,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         )
     steps += [
         *build_identity.credentials(spec),
+        *build_identity.attach_journal_socket(spec),
         root.RemountReadOnly(target="/run/host"),
         cgroup.UnshareCgroup(),
         _mount("cgroup2", "/sys/fs/cgroup", _SEALED, "nsdelegate,memory_recursiveprot"),
@@ -205,6 +209,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         elif isinstance(mount, TmpfsMount):
             steps.append(_mount("tmpfs", mount.target, _TMPFS, mount.options))
     steps += build_identity.host_files(spec, facts)
+    steps += build_identity.attach_journal(spec, facts)
     return (*steps, root.ShareMounts())
 
 

@@ -5,9 +5,10 @@ Pure functions of spec and facts, each for one place in the order that `build.py
 
 from __future__ import annotations
 
-from machinectl_py.config.credentials import check_credentials
+from machinectl_py.config.credentials import check_credentials, encode
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.plan.host_files import RESOLVED_STUB
+from machinectl_py.plan.steps import journal_forward
 from machinectl_py.plan.steps.credentials import CREDENTIALS_DIRECTORY, PlaceCredentials
 from machinectl_py.plan.steps.host_files import (
     LOCALTIME,
@@ -18,10 +19,11 @@ from machinectl_py.plan.steps.host_files import (
     RemoveFile,
     zone_of,
 )
+from machinectl_py.plan.steps.journal import AttachJournal, CloneJournal, PrepareJournal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.config.spec import CredentialSpec, MachineSpec
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.host_files import HostFiles
     from machinectl_py.plan.step import Step
@@ -48,7 +50,7 @@ def more_environment(spec: MachineSpec, facts: HostFacts) -> dict[str, str]:
     found = {f"container_host_{key}": value for key, value in facts.files.os_ids}
     if spec.payload.kind != "boot":  # an init knows the machine's own
         found["LANG"] = "C.UTF-8"
-    if spec.credentials:
+    if _all_credentials(spec):
         found["CREDENTIALS_DIRECTORY"] = CREDENTIALS_DIRECTORY
     return found
 
@@ -59,8 +61,118 @@ def credentials(spec: MachineSpec) -> tuple[Step, ...]:
     Raises:
         ConfigError: they are not valid, or too large.
     """
-    check_credentials(spec.credentials)
-    return (PlaceCredentials(credentials=spec.credentials),) if spec.credentials else ()
+    wanted = _all_credentials(spec)
+    check_credentials(wanted)
+    return (PlaceCredentials(credentials=wanted),) if wanted else ()
+
+
+def _all_credentials(spec: MachineSpec) -> tuple[CredentialSpec, ...]:
+    """Return those asked for, and that which has journald forward.
+
+    Raises:
+        ConfigError: both are the same.
+    """
+    if not spec.journal_forward.path:
+        return spec.credentials
+    if any(credential.name == journal_forward.CREDENTIAL for credential in spec.credentials):
+        raise ConfigError(
+            f"The credential '{journal_forward.CREDENTIAL}' and a forwarded journal exclude"
+            " each other"
+        )
+    place = encode(journal_forward.CREDENTIAL, journal_forward.INSIDE.encode())
+    return (*spec.credentials, place)
+
+
+def prepare_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's step of linking the journal, if it is to be linked.
+
+    Raises:
+        ConfigError: host and machine have the same machine ID.
+        UnsupportedError: the root is a disk image, to whose inside the host can have no link.
+    """
+    if not _links_journal(spec, facts):
+        return ()
+    if spec.link_journal == "guest" and spec.rootfs.image:
+        raise UnsupportedError(
+            "The journal in a disk image cannot be linked from the host",
+            "With --link-journal=host it lies on the host.",
+        )
+    return (
+        PrepareJournal(
+            machine_id=spec.machine_id,
+            lenient=_lenient_journal(spec),
+            root=spec.root,
+            mode=spec.link_journal,
+        ),
+    )
+
+
+def clone_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps before the pivot for a journal that is linked or forwarded."""
+    steps: list[Step] = []
+    if _links_journal(spec, facts):
+        steps.append(CloneJournal(machine_id=spec.machine_id, lenient=_lenient_journal(spec)))
+    if spec.journal_forward.path:
+        steps.append(journal_forward.CloneJournalSocket(machine=spec.name))
+    return tuple(steps)
+
+
+def attach_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the step after all mounts for a journal that is linked."""
+    if not _links_journal(spec, facts):
+        return ()
+    return (AttachJournal(machine_id=spec.machine_id, lenient=_lenient_journal(spec)),)
+
+
+def _lenient_journal(spec: MachineSpec) -> bool:
+    return spec.link_journal_try or spec.link_journal == "auto"
+
+
+def _links_journal(spec: MachineSpec, facts: HostFacts) -> bool:
+    if spec.link_journal == "no" or spec.rootfs.ephemeral:
+        return False
+    if spec.machine_id != facts.files.machine_id:
+        return True
+    if _lenient_journal(spec):
+        return False
+    raise ConfigError(
+        f"Host and machine have the same machine ID, {spec.machine_id}; no journal can be linked",
+        "An empty /etc/machine-id in the root has the machine get one of its own.",
+    )
+
+
+def forward_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's step of receiving the machine's journal, if that is wanted.
+
+    Raises:
+        ConfigError: a limit is not known.
+        UnsupportedError: this host has no receiver.
+    """
+    wanted = spec.journal_forward
+    if not wanted.path:
+        return ()
+    for name, _ in wanted.limits:
+        if name not in journal_forward.LIMIT_OPTIONS:
+            raise ConfigError(f"There is no limit '{name}' of a forwarded journal")
+    if not facts.files.journal_remote:
+        raise UnsupportedError(
+            "A journal cannot be forwarded: systemd-journal-remote is not installed",
+            "On Debian it is in the package systemd-journal-remote.",
+        )
+    return (
+        journal_forward.ForwardJournal(
+            machine=spec.name,
+            program=facts.files.journal_remote,
+            output=wanted.path,
+            limits=wanted.limits,
+            for_all=spec.users.mode != "no",
+        ),
+    )
+
+
+def attach_journal_socket(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the step that shows the receiver's socket, if there is one."""
+    return (journal_forward.AttachJournalSocket(),) if spec.journal_forward.path else ()
 
 
 def host_file_sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:

@@ -20,6 +20,7 @@ class HostFiles(Record):
     localtime: str = ""  # what /etc/localtime links to; "" without one
     localtime_file: bool = False  # /etc/localtime is a file, no link
     machine_id: str = ""  # of the host; "" if it has none
+    journal_remote: str = ""  # where systemd-journal-remote(8) is installed
     os_ids: tuple[tuple[str, str], ...] = ()  # ("id", "debian"), … of its os-release(5)
 
 
@@ -36,6 +37,7 @@ def probe_files(os_release: str) -> HostFiles:
         localtime=localtime,
         localtime_file=not localtime and os.path.isfile("/etc/localtime"),
         machine_id=_read("/etc/machine-id").strip(),
+        journal_remote=_find_journal_remote(),
         os_ids=parse_os_ids(_read(os_release)),
     )
 
@@ -48,6 +50,16 @@ def parse_os_ids(text: str) -> tuple[tuple[str, str], ...]:
         if equals and key in _OS_ID_KEYS:
             found.append((key.lower(), value.strip("'\"")))
     return tuple(found)
+
+
+def _find_journal_remote() -> str:
+    """Return the receiver's path: by $PATH, else where systemd keeps its programs."""
+    places = [*os.environ.get("PATH", "").split(":"), "/usr/lib/systemd", "/lib/systemd"]
+    for place in filter(None, places):
+        path = f"{place}/systemd-journal-remote"
+        if os.access(path, os.X_OK):
+            return path
+    return ""
 
 
 def _stub_listens() -> bool:

@@ -8,7 +8,7 @@ import time
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.context import Context
-from machinectl_py.runtime.journal import Journal, undo_journal
+from machinectl_py.runtime.journal import Journal, journaled_slots, undo_journal
 from machinectl_py.runtime.recover import make_hooks
 from machinectl_py.runtime.state import read_state
 from machinectl_py.runtime.supervisor import Build
@@ -32,7 +32,12 @@ def prepare_again(spec: MachineSpec, facts: HostFacts, *, lock: int, root_lock: 
         "unit": before.unit,
         "cgroup": before.cgroup,
     }
-    walk = Walk(build_plan(spec, facts), context, ("launcher", "supervisor"))
+    plan = build_plan(spec, facts)
+    gave = journaled_slots(spec.name)
+    for step in filter(_stands_already, plan.steps):
+        kept = {slot: gave[slot] for slot in step.given_slots() if slot in gave}
+        context.slots = kept | context.slots
+    walk = Walk(plan, context, ("launcher", "supervisor"))
     walk.skip = _stands_already
     journal = Journal(spec.name)
     walk.before = journal.before

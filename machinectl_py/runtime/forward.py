@@ -236,7 +236,9 @@ class _Copy:
 
     def copy_window_size(self) -> None:
         """Give the machine's terminal the size of the caller's, if that is one."""
-        size = terminal.window_size(self.caller) or terminal.window_size(self.input)
+        size = terminal.window_size(self.caller)
+        if size is None and self.input >= 0:
+            size = terminal.window_size(self.input)
         if size:
             terminal.set_window_size(self.master, *size)
 

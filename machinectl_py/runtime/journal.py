@@ -45,9 +45,13 @@ class Journal:
 
 def step_class(name: str) -> type[Step]:
     """Return the class of a step that the journal names."""
-    from machinectl_py.plan.steps import birth, cgroup, host
+    from machinectl_py.plan.steps import birth, cgroup, host, journal_forward
 
-    for kind in (host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine):
+    kinds: tuple[type[Step], ...] = (
+        *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
+        journal_forward.ForwardJournal,
+    )
+    for kind in kinds:
         if kind.name == name:
             return kind
     raise PymachineError(f"The journal names a step '{name}' that is not known")
@@ -78,6 +82,11 @@ def undo_journal(
             problems.append(str(error))
     if problems:
         raise PymachineError(f"Machine '{name}' left something behind: {'; '.join(problems)}")
+
+
+def journaled_slots(name: str) -> dict[str, int | str]:
+    """Return what the acts in a machine's journal gave, as far as it outlives a process."""
+    return _read(name)[1]
 
 
 def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
