@@ -45,6 +45,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
+    build_identity.check_looks(spec)
     steps = (
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
@@ -126,6 +127,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     ]
     steps += build_identity.host_file_sources(spec, facts)
     steps += build_identity.clone_journal(spec, facts)
+    steps += build_identity.clone_homes(spec, facts)
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
     steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
@@ -190,6 +192,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps += [
         *build_identity.credentials(spec),
         *build_identity.attach_journal_socket(spec),
+        *build_identity.bind_users(spec, facts),
         root.RemountReadOnly(target="/run/host"),
         cgroup.UnshareCgroup(),
         _mount("cgroup2", "/sys/fs/cgroup", _SEALED, "nsdelegate,memory_recursiveprot"),

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from machinectl_py.config.credentials import check_credentials, encode
 from machinectl_py.errors import ConfigError, UnsupportedError
+from machinectl_py.plan.bind_users import bound_users
 from machinectl_py.plan.host_files import RESOLVED_STUB
 from machinectl_py.plan.steps import journal_forward
+from machinectl_py.plan.steps.bind_users import BindUsers, CloneHome
 from machinectl_py.plan.steps.credentials import CREDENTIALS_DIRECTORY, PlaceCredentials
 from machinectl_py.plan.steps.host_files import (
     LOCALTIME,
@@ -27,6 +29,18 @@ if TYPE_CHECKING:
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.host_files import HostFiles
     from machinectl_py.plan.step import Step
+
+
+def check_looks(spec: MachineSpec) -> None:
+    """Refuse a background that no terminal has.
+
+    Raises:
+        ConfigError: it is not the parameters of an SGR sequence; console_codes(4).
+    """
+    if not set(spec.background) <= set("0123456789;:"):
+        raise ConfigError(
+            f"'{spec.background}' is no background of a terminal", "One is 44, or 48;2;0;0;80."
+        )
 
 
 def own_time(spec: MachineSpec, facts: HostFacts) -> bool:
@@ -250,3 +264,16 @@ def _automatic_resolv_conf(spec: MachineSpec, files: HostFiles) -> str:
     if files.resolv_conf:
         return f"{act}-host"
     return "delete" if writable else "off"
+
+
+def clone_homes(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps before the pivot that take up the homes of bound users."""
+    users = bound_users(spec, facts)
+    return tuple(CloneHome(user=user.host.name, home=user.host.home) for user in users)
+
+
+def bind_users(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the step that shows bound users and their homes inside, if there are any."""
+    users = bound_users(spec, facts)
+    wanted = spec.bind_users
+    return (BindUsers(users=users, shell=wanted.shell, groups=wanted.groups),) if users else ()

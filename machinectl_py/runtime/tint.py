@@ -10,11 +10,6 @@ _ERASE_LINE, _ERASE_SCREEN, _NORMAL = b"\x1b[K", b"\x1b[J", b"\x1b[0m"
 _PUSH_TITLE, _POP_TITLE = b"\x1b[22;2t", b"\x1b[23;2t"
 
 
-def is_valid_color(text: str) -> bool:
-    """Say whether this can be the parameters of an SGR sequence, as in "44" or "48;2;0;0;80"."""
-    return all(letter in "0123456789;:" for letter in text)
-
-
 def takes_color(fd: int) -> bool:
     """Say whether a descriptor is a terminal that knows colours, which its user wants."""
     dumb = os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")

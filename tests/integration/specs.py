@@ -89,6 +89,7 @@ def main() -> int:
         manager=manager,
         register=spec.cgroup.register and has_machined(),
         foreground=foreground,
+        bind_users=spec.bind_users.names,
     )
     try:
         if "nspawn" in how:

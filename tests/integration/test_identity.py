@@ -15,11 +15,13 @@ import pytest
 from machinectl_py.config.credentials import encode
 from machinectl_py.config.spec import (
     BindMount,
+    BindUserSpec,
     CredentialSpec,
     JournalForwardSpec,
     NetworkSpec,
     RootSpec,
     TimeSpec,
+    UsersSpec,
 )
 from machinectl_py.kernel.namespaces import time_offsets
 from machinectl_py.runtime.state import find_running
@@ -541,3 +543,83 @@ def test_without_a_receiver_no_journal_is_forwarded(tree, machine, tmp_path):
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "not installed" in done.stderr
     assert find_running(machine) is None
+
+
+# Users of the host
+
+
+@pytest.fixture
+def host_user(tmp_path):
+    """A user of the host, with a password and a home with a file, gone at the end."""
+    name = f"bound{os.getpid()}"
+    home = tmp_path / "home"
+    base = ("--no-create-home", "--home-dir", str(home), "--shell", "/bin/dash", "--user-group")
+    subprocess.run(["useradd", *base, "--password", "$6$x$hash", name], check=True)
+    home.mkdir()
+    (home / "file").write_text("mine\n")
+    shutil.chown(home / "file", name, name)
+    yield name
+    subprocess.run(["userdel", name], check=True, stderr=subprocess.DEVNULL)
+
+
+def with_nss_systemd(tree):
+    """Have the machine look users up by nss-systemd, of this host, as Debian ships it apart."""
+    library = Path(f"/lib/{os.uname().machine}-linux-gnu/libnss_systemd.so.2")
+    if not library.exists():
+        pytest.skip("needs nss-systemd on the host")
+    shutil.copy(library, tree / str(library.parent).lstrip("/"))
+    switch = tree / "etc/nsswitch.conf"
+    lines = ("passwd: files systemd", "group: files systemd", "shadow: files systemd")
+    switch.write_text("\n".join((*lines, "initgroups: files systemd", "")))
+
+
+def test_users_of_the_host_are_users_inside(tree, machine, host_user):
+    with_nss_systemd(tree)
+    script = (
+        f"getent passwd {host_user}; id -Gn {host_user}; stat -c %a /run/host/userdb/*privileged;"
+        f" cat /run/host/home/{host_user}/file; getent shadow {host_user}; ls /run/host/userdb"
+    )
+    shown = shell(
+        tree,
+        machine,
+        script,
+        users=UsersSpec(mode="fixed", base=1 << 20),
+        bind_users=BindUserSpec(names=(host_user,), shell="host", groups=("games",)),
+    ).splitlines()
+    home = f"/run/host/home/{host_user}"
+    assert shown[0].split(":")[:4] == [host_user, "x", "60514", "60514"]
+    assert shown[0].split(":")[5:] == [home, "/bin/dash"]
+    assert set(shown[1].split()) == {host_user, "games"}
+    assert "600" in shown[2:4]
+    assert "mine" in shown
+    assert f"{host_user}:$6$x$hash:" in "\n".join(shown)
+    assert {"60514.user", f"{host_user}.user", "60514.group"} <= set(shown)
+
+
+def test_the_payload_can_be_a_user_of_the_host(tree, machine, host_user):
+    with_nss_systemd(tree)
+    shown = shell(
+        tree,
+        machine,
+        "id -u; echo $HOME",
+        payload={"user": host_user},
+        users=UsersSpec(mode="fixed", base=1 << 20),
+        bind_users=BindUserSpec(names=(host_user,)),
+    )
+    assert shown.split() == ["60514", f"/run/host/home/{host_user}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "why"),
+    [
+        ("no-such-user", "fixed", "no user"),
+        ("root", "fixed", "cannot be bound"),
+        ("daemon", "fixed", "already"),
+        ("daemon", "no", "user namespace"),
+    ],
+)
+def test_users_who_cannot_be_bound_are_refused(tree, machine, name, mode, why):
+    users = UsersSpec(mode=mode, base=1 << 20)
+    bind = BindUserSpec(names=(name,))
+    done = specs.run(specs.make_spec(tree, machine, "true", users=users, bind_users=bind))
+    assert (done.returncode, why in done.stderr) == (1, True), done
