@@ -10,7 +10,7 @@ from machinectl_py.kernel import const
 from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal
 from machinectl_py.layout import machine_dir
 from machinectl_py.record import Record
-from machinectl_py.runtime.launcher import interrupt, prepare_walk, undo_launcher
+from machinectl_py.runtime.launcher import prepare_walk, undo_launcher
 from machinectl_py.runtime.supervisor import Build
 from machinectl_py.runtime.walk import Aborted
 from machinectl_py.runtime.watch import Watch, tell_service_manager
@@ -89,15 +89,14 @@ def follow_foreground(
     walk = prepare_walk(spec, facts)
     walk.places = ("launcher", "supervisor")
     build = Build(walk, spec, facts)
-    for number in _SIGNALS:
-        _signal.signal(number, interrupt)
+    early = _Early(build)
     try:
         try:
             build.run()
-            while (ending := _follow(build, signals, title)).rebooting:
+            while (ending := _follow(build, signals, title, early)).rebooting:
                 if facts.manager == "unit":
                     break
-                build = _again(build)
+                build, early = _again(build)
         except Aborted as error:
             raise ConflictError("Interrupted") from error
     except BaseException:
@@ -112,12 +111,28 @@ def follow_foreground(
     return ending
 
 
+class _Early:
+    """What signals do until somebody watches: they end the start, or wait once the payload runs."""
+
+    def __init__(self, build: Build) -> None:
+        """Take the signals over."""
+        self._build = build
+        self.arrived: list[int] = []
+        for number in _SIGNALS:
+            _signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if not self._build.executed:
+            raise KeyboardInterrupt
+        self.arrived.append(number)
+
+
 def _ignore_signals() -> None:
     for number in _SIGNALS:
         _signal.signal(number, _signal.SIG_IGN)
 
 
-def _follow(build: Build, policy: SignalPolicy, title: str) -> Ending:
+def _follow(build: Build, policy: SignalPolicy, title: str, early: _Early) -> Ending:
     """Stay with a machine that has been built until its leader has ended."""
     leader = build.context.number("leader")
     tell_service_manager(f"STATUS=Container running.\nX_NSPAWN_LEADER_PID={leader}")
@@ -125,6 +140,9 @@ def _follow(build: Build, policy: SignalPolicy, title: str) -> Ending:
         tell_service_manager("READY=1\n")
     forwarded = build.spec.console in ("interactive", "read-only")
     watch = _ForegroundWatch(build, policy, console=not forwarded)
+    for number in early.arrived:
+        if not watch.signalled(number):
+            watch.end(number)
     if forwarded:
         _forward(build, watch, title)
         status = os.waitpid(leader, 0)[1]
@@ -265,7 +283,7 @@ def _close(build: Build, watch: _ForegroundWatch) -> None:
             os.close(fd)
 
 
-def _again(build: Build) -> Build:
+def _again(build: Build) -> tuple[Build, _Early]:
     """Build the machine once more, in this process.
 
     Raises:
@@ -274,13 +292,12 @@ def _again(build: Build) -> Build:
     from machinectl_py.runtime.again import build_again, prepare_again
 
     context = build.context
-    for number in _SIGNALS:
-        _signal.signal(number, interrupt)
     lock, root_lock = context.number("lock"), context.number("root-lock")
     made = prepare_again(build.spec, build.facts, lock=lock, root_lock=root_lock)
+    early = _Early(made)
     try:
         build_again(made)
     except BaseException:
         made.kill()
         raise
-    return made
+    return made, early

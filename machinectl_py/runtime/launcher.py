@@ -59,8 +59,9 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
     def after(step: Step) -> None:
         if step.name == "make-state-directory":
             directory = machine_dir(spec.name)
-            write_whole(f"{directory}/spec.json", encode(spec.to_data()), 0o600)  # credentials
-            write_whole(f"{directory}/facts.json", encode(facts.to_data()))
+            # They hold credentials, and passwords of bound users.
+            write_whole(f"{directory}/spec.json", encode(spec.to_data()), 0o600)
+            write_whole(f"{directory}/facts.json", encode(facts.to_data()), 0o600)
         journal.after(step, context)
 
     walk.before, walk.after = journal.before, after
@@ -68,7 +69,7 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
     return walk
 
 
-def interrupt(_number: int, _frame: object) -> None:
+def _interrupt(_number: int, _frame: object) -> None:
     """Handle a signal as Ctrl-C."""
     raise KeyboardInterrupt
 
@@ -110,7 +111,7 @@ class Background:
             KeyboardInterrupt: idem.
         """
         for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
-            _signal.signal(number, interrupt)
+            _signal.signal(number, _interrupt)
         try:
             self._start(wait, timeout)
         except BaseException:

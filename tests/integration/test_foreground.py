@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from machinectl_py.kernel import terminal
 from machinectl_py.runtime.state import find_running, read_notify
+from tests.hosts.apart import systemd_runs
 from tests.integration import specs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -261,6 +263,49 @@ def test_our_caller_hears_when_it_is_ready(tree, machine, manager_of_services, w
     assert said.count("READY=1") == (1 if waits else 2)
     assert "STOPPING=1" in hear()[-1]
     assert "NOTIFY_SOCKET=/run/host/notify" in Path(tree, "env").read_text().splitlines()
+
+
+def by_nspawn(tree, *arguments):
+    """Return the exit status of systemd-nspawn on this tree."""
+    if not systemd_runs() or not shutil.which("systemd-nspawn"):
+        pytest.skip("needs systemd-nspawn under systemd")
+    command = ["systemd-nspawn", "--quiet", "--pipe", "--directory", str(tree), *arguments]
+    return subprocess.run(command, check=False, timeout=60, stdin=subprocess.DEVNULL).returncode
+
+
+@pytest.mark.parametrize("script", ["exit 0", "exit 7", "exit 133", "exit 255"])
+@pytest.mark.parametrize("kind", ["command", "as-pid2"])
+def test_exit_statuses_are_systemd_nspawns(tree, machine, script, kind):
+    option = ["--as-pid2"] if kind == "as-pid2" else []
+    theirs = by_nspawn(tree, *option, "/bin/sh", "-c", script)
+    spec = specs.make_spec(tree, machine, "/bin/sh", "-c", script, payload={"kind": kind})
+    assert specs.run(spec, "nspawn").returncode == theirs
+
+
+@pytest.mark.parametrize("number", [*range(3, 7), *range(13, 17)])
+def test_the_stub_init_obeys_as_systemd_nspawns(tree, machine, number):
+    """Each of them starts again upon a request to reboot; the second time it ends by itself."""
+    script = f"trap 'exit 9' TERM; test -e /again && exit 8; : >/again; kill -{SIGRTMIN + number} 1"
+    script += "; sleep 9 & wait"
+    theirs = by_nspawn(tree, "--as-pid2", "/bin/sh", "-c", script)
+    (tree / "again").unlink()
+    spec = specs.make_spec(tree, machine, "/bin/sh", "-c", script, payload={"kind": "as-pid2"})
+    assert specs.run(spec, "nspawn").returncode == theirs
+
+
+def test_a_unit_is_left_to_reboot_it(tree, machine):
+    if not systemd_runs():
+        pytest.skip("needs systemd")
+    script = "trap : TERM; kill -INT 1; sleep 9 & wait"
+    spec = specs.make_spec(tree, machine, "/bin/sh", "-c", script, payload={"kind": "as-pid2"})
+    service = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--property=Delegate=yes"]
+    done = subprocess.run(
+        [*service, "--slice=machine.slice", *specs.command(spec, "nspawn", "keep-unit")],
+        check=False,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 133
 
 
 def test_a_command_under_the_stub_init_that_a_signal_ends(tree, machine):

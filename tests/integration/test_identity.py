@@ -345,7 +345,9 @@ def test_credentials_are_told_to_nobody_else(tree, machine, pymachine):
     secret = encode("secret", b"swordfish").data
     for path in directory.iterdir():
         if path.is_file() and secret in path.read_text(errors="replace"):
-            assert path.stat().st_mode & 0o077 == 0
+            assert path.name == "spec.json"
+    for name in ("spec.json", "facts.json"):  # which holds passwords of bound users
+        assert (directory / name).stat().st_mode & 0o077 == 0
     shown = pymachine("exec", machine, "--", "systemd-creds", "list", "--system").stdout
     assert "secret" in shown
     pymachine("reboot", machine, check=True)
