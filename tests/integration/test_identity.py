@@ -53,6 +53,8 @@ def by_nspawn(tree, script, *options):
         timeout=60,
         stdin=subprocess.DEVNULL,
     )
+    if "for bind mount" in done.stderr:  # 257 idmaps a journal, needed or not: not on an overlay
+        pytest.skip(f"systemd-nspawn fails here: {done.stderr}")
     assert done.returncode == 0, done
     return done.stdout
 
