@@ -95,7 +95,8 @@ class ForwardJournal(Step):
         listener.close()
         context.give("journal-remote", f"{pid} {process.start_ticks(pid)}")
         try:
-            _wait_ready(pid, notify, log)
+            hint = "Older ones know no limits: try without." if self.limits else ""
+            _wait_ready(pid, notify, log, hint)
         except PymachineError:
             self.undo(context)
             raise
@@ -179,7 +180,7 @@ class AttachJournalSocket(Step):
             os.close(fd)
 
 
-def _wait_ready(pid: int, notify: _socket.socket, log: int) -> None:
+def _wait_ready(pid: int, notify: _socket.socket, log: int, hint: str) -> None:
     pidfd = process.pidfd_open(pid)
     poll = select.poll()
     poll.register(notify.fileno(), select.POLLIN)
@@ -198,7 +199,7 @@ def _wait_ready(pid: int, notify: _socket.socket, log: int) -> None:
     why = "".join(letter for letter in lines[-1] if letter.isprintable()) if lines else ""
     raise PymachineError(
         "systemd-journal-remote does not start" + (f": {why}" if why else ""),
-        "The limits of a forwarded journal take systemd 258 or later on the host.",
+        hint,
     )
 
 
