@@ -120,7 +120,13 @@ def make_machine(
     )
     manager = manager_kind(spec.cgroup.manager, arguments.flag("keep-unit"))
     register = spec.cgroup.register and has_machined()
-    facts = probe_facts(root, manager=manager, register=register, foreground=foreground)
+    facts = probe_facts(
+        root,
+        manager=manager,
+        register=register,
+        foreground=foreground,
+        bind_users=spec.bind_users.names,
+    )
     return spec, facts
 
 

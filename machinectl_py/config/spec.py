@@ -172,7 +172,7 @@ class BindUserSpec(Record):
     """Users of the host who exist inside too, with their homes."""
 
     names: tuple[str, ...] = ()
-    shell: str = ""  # "": as given by the host if it exists inside; else a path
+    shell: str = ""  # "": the machine's default; "host": the host's; else a path
     groups: tuple[str, ...] = ()  # groups inside that they are members of
 
 

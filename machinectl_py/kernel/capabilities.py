@@ -159,3 +159,17 @@ def set_capabilities(mask: int) -> None:
         _Data(effective=mask >> _BITS, permitted=mask >> _BITS, inheritable=0),
     )
     check(libc.capset(ctypes.byref(header), data), "capset")
+
+
+def restore_effective() -> None:
+    """Make effective again all that this thread is permitted, as after a change of the user.
+
+    Raises:
+        OSError: with errno and "capget" or "capset".
+    """
+    header = _Header(version=_VERSION_3, pid=0)
+    data = (_Data * 2)()
+    check(libc.capget(ctypes.byref(header), data), "capget")
+    for half in data:
+        half.effective = half.permitted
+    check(libc.capset(ctypes.byref(header), data), "capset")

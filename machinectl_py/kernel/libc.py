@@ -25,6 +25,7 @@ libc.umount2.argtypes = (_str, _int)
 libc.unshare.argtypes = (_int,)
 libc.setns.argtypes = (_int, _int)
 libc.prctl.argtypes = (_int, _ulong, _ulong, _ulong, _ulong)
+libc.reboot.argtypes = (ctypes.c_int,)
 libc.sethostname.argtypes = (_str, ctypes.c_size_t)
 
 

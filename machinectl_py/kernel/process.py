@@ -57,6 +57,35 @@ def set_name(name: str) -> None:
     check(libc.prctl(const.PR_SET_NAME, address, 0, 0, 0), "prctl", "PR_SET_NAME")
 
 
+def set_keep_capabilities() -> None:
+    """Keep the permitted capabilities over a change of the user, until execve; PR_SET_KEEPCAPS."""
+    check(libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl", "PR_SET_KEEPCAPS")
+
+
+_PR_SET_KEEPCAPS = 8
+
+
+def restart() -> None:
+    """As PID 1, end the PID namespace as a reboot: the parent sees SIGHUP; reboot(2).
+
+    Raises:
+        OSError: EPERM without CAP_SYS_BOOT.
+    """
+    check(libc.reboot(_RB_AUTOBOOT), "reboot", "RB_AUTOBOOT")
+
+
+def power_off() -> None:
+    """As PID 1, end the PID namespace as a power-off: the parent sees SIGINT; reboot(2).
+
+    Raises:
+        OSError: EPERM without CAP_SYS_BOOT.
+    """
+    check(libc.reboot(_RB_POWER_OFF), "reboot", "RB_POWER_OFF")
+
+
+_RB_AUTOBOOT, _RB_POWER_OFF = 0x01234567, 0x4321FEDC  # <sys/reboot.h>
+
+
 def join_new_keyring() -> None:
     """Join a new, anonymous session keyring, if the kernel has any; keyctl(2)."""
     number = _NR_KEYCTL.get(os.uname().machine, _NR_KEYCTL_GENERIC)

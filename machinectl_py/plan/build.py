@@ -6,6 +6,7 @@ from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
+from machinectl_py.plan import build_identity
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -19,6 +20,7 @@ from machinectl_py.plan.steps import (
     root,
     tunnel,
     unix_export,
+    user,
 )
 
 TYPE_CHECKING = False
@@ -51,6 +53,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
+    build_identity.check_looks(spec)
     steps = (
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
@@ -96,19 +99,24 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps: list[Step] = [birth.OpenNotifySocket()]
-    if not facts.foreground:
+    if not facts.foreground or spec.payload.kind == "boot" or spec.console == "passive":
         steps.append(birth.OpenControlSocket(machine=spec.name))
     if spec.seccomp.enabled:
         steps.append(birth.PrepareSeccomp(capabilities=spec.capabilities, seccomp=spec.seccomp))
     steps.append(cgroup.DivideCgroup())
-    if facts.time_namespace:
-        steps.append(birth.NewTimeNamespace())
+    own_time = build_identity.own_time(spec, facts)
+    if own_time:
+        steps.append(
+            birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
+        )
+    steps += build_identity.prepare_journal(spec, facts)
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
-    steps.append(birth.ClonePayload(flags=flags, own_time=facts.time_namespace))
+    steps.append(birth.ClonePayload(flags=flags, own_time=own_time))
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
+    steps += build_identity.forward_journal(spec, facts)
     steps.append(cgroup.DelegateControllers())
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
@@ -134,6 +142,9 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         steps.append(root.CloneSource(source=shared, recursive=False))
     if not _makes_devices(spec, facts):
         steps.append(devices.CloneDeviceNodes(nodes=facts.devices))
+    steps += build_identity.host_file_sources(spec, facts)
+    steps += build_identity.clone_journal(spec, facts)
+    steps += build_identity.clone_homes(spec, facts)
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
     steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
@@ -217,6 +228,9 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             )
         )
     steps += [
+        *build_identity.credentials(spec),
+        *build_identity.attach_journal_socket(spec),
+        *build_identity.bind_users(spec, facts),
         root.RemountReadOnly(target="/run/host"),
         cgroup.UnshareCgroup(),
         _mount("cgroup2", "/sys/fs/cgroup", _SEALED, "nsdelegate,memory_recursiveprot"),
@@ -235,6 +249,8 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             )
         elif isinstance(mount, TmpfsMount):
             steps.append(_mount("tmpfs", mount.target, _TMPFS, mount.options))
+    steps += build_identity.host_files(spec, facts)
+    steps += build_identity.attach_journal(spec, facts)
     return (*steps, root.ShareMounts(), tunnel.OpenTunnel())
 
 
@@ -247,6 +263,9 @@ def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
         steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))
     if spec.no_new_privileges:
         steps.append(confine.NoNewPrivileges())
+    if spec.payload.user:
+        own = spec.console != "pipe"
+        steps.append(user.BecomeUser(user=spec.payload.user, own_terminal=own))
     limit = confine.LimitCapabilities(capabilities=spec.capabilities)
     if not spec.seccomp.enabled:
         return (*steps, limit)
@@ -268,10 +287,8 @@ def _environment(spec: MachineSpec, facts: HostFacts) -> tuple[tuple[str, str], 
         "LOGNAME": "root",
         "NOTIFY_SOCKET": "/run/host/notify",
     }
-    if spec.payload.kind != "boot":
-        own["LANG"] = "C.UTF-8"
     if facts.listen_fds:
         own["LISTEN_FDS"] = str(facts.listen_fds)
         own["LISTEN_PID"] = "2" if spec.payload.kind == "as-pid2" else "1"
-    own |= {f"container_host_{key}": value for key, value in facts.os_ids}
+    own |= build_identity.more_environment(spec, facts)
     return tuple((own | dict(spec.payload.environment)).items())

@@ -32,6 +32,7 @@ class Context:
         """Begin with no slot filled."""
         self.hooks = hooks
         self.slots: dict[str, SlotValue] = {}
+        self.warnings: list[str] = []  # for the user: what was passed over
         self.clock_offset = 0  # of this process's CLOCK_MONOTONIC to the host's, nanoseconds
 
     def number(self, slot: str) -> int:
@@ -45,6 +46,10 @@ class Context:
         value = self.slots[slot]
         assert isinstance(value, str), slot
         return value
+
+    def warn(self, text: str) -> None:
+        """Tell the user of something that could not be done and need not be."""
+        self.warnings.append(text)
 
     def give(self, slot: str, value: SlotValue) -> None:
         """Fill a slot."""

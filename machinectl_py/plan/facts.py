@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 from machinectl_py.kernel.devices import can_make_devices, character_device
+from machinectl_py.plan.bind_users import UserFacts, probe_users
+from machinectl_py.plan.host_files import HostFiles, probe_files
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -41,9 +43,18 @@ class HostFacts(Record):
     listen_fds: int  # descriptors that our caller passes on, from 3; sd_listen_fds(3)
     root_device: int  # st_dev of the root directory and
     root_inode: int  # its st_ino: they name its lock
+    files: HostFiles = HostFiles()
+    users: UserFacts = UserFacts()
 
 
-def probe_facts(root: str, *, manager: ManagerKind, register: bool, foreground: bool) -> HostFacts:
+def probe_facts(
+    root: str,
+    *,
+    manager: ManagerKind,
+    register: bool,
+    foreground: bool,
+    bind_users: tuple[str, ...] = (),
+) -> HostFacts:
     """Probe the host.
 
     Args:
@@ -51,6 +62,7 @@ def probe_facts(root: str, *, manager: ManagerKind, register: bool, foreground: 
         manager: the cgroup manager that was chosen.
         register: whether the machine will be registered with systemd-machined.
         foreground: whether one process is launcher and supervisor.
+        bind_users: the users of the host that will be bound, by name.
 
     Raises:
         OSError: the root cannot be looked at.
@@ -72,6 +84,8 @@ def probe_facts(root: str, *, manager: ManagerKind, register: bool, foreground: 
         listen_fds=_listen_fds(),
         root_device=status.st_dev,
         root_inode=status.st_ino,
+        files=probe_files(),
+        users=probe_users(bind_users, root) if bind_users else UserFacts(),
     )
 
 

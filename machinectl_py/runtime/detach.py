@@ -37,6 +37,8 @@ def watch(build: Build, *, log: int) -> NoReturn:
         "slave": -1,
         "log": log,
         "kill-signal": build.spec.payload.kill_signal,
+        # Only in a unit's own cgroup does its manager believe us.
+        "caller": int(build.facts.manager == "unit"),
         "path": SOURCE,
     }
     if "console" in slots:

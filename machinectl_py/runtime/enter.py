@@ -32,12 +32,13 @@ from machinectl_py.kernel import (
 )
 from machinectl_py.kernel.paths import open_in_root
 from machinectl_py.record import Record
-from machinectl_py.runtime.users import User, find_user
+from machinectl_py.runtime.users import find_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from machinectl_py.plan.user_database import User
     from machinectl_py.runtime.relay import Relay
     from machinectl_py.runtime.state import MachineState
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 from machinectl_py.codec import decode
 from machinectl_py.errors import EXIT_REBOOT, PymachineError
 from machinectl_py.kernel import cgroupfs
 from machinectl_py.layout import machine_dir
-from machinectl_py.runtime.journal import Journal, remove_state, undo_journal
+from machinectl_py.runtime.journal import remove_state, undo_journal
 from machinectl_py.runtime.recover import make_hooks
 from machinectl_py.runtime.state import read_state, read_text
 from machinectl_py.runtime.walk import Aborted, Peer, failure_data
@@ -18,8 +17,6 @@ from machinectl_py.runtime.walk import Aborted, Peer, failure_data
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
-
-    from machinectl_py.plan.step import Step
 
 _SIGHUP = 1  # how PID 1 of a PID namespace ends by reboot(RB_AUTOBOOT); reboot(2)
 
@@ -64,47 +61,22 @@ def clean_up(name: str, lock: int, root_lock: int) -> None:
 def _reboot(told: dict[str, Any]) -> int:
     """Build the machine again from its spec; returns only if that fails."""
     from machinectl_py.config.spec import MachineSpec
-    from machinectl_py.plan.build import build_plan
-    from machinectl_py.plan.context import Context
     from machinectl_py.plan.facts import HostFacts
-    from machinectl_py.runtime import detach
-    from machinectl_py.runtime.supervisor import Build
-    from machinectl_py.runtime.walk import Walk
+    from machinectl_py.runtime import again, detach
 
-    name = told["name"]
-    directory = machine_dir(name)
-    before = read_state(name)
+    directory = machine_dir(told["name"])
     spec = MachineSpec.from_data(decode(read_text(f"{directory}/spec.json")))
     facts = HostFacts.from_data(decode(read_text(f"{directory}/facts.json")))
-    hooks = make_hooks()
-    context = Context(hooks)
     for fd in (told["lock"], told["root-lock"], told["launcher"]):
         if fd >= 0:
             os.set_inheritable(fd, False)
-    context.slots |= {
-        "lock": told["lock"],
-        "root-lock": told["root-lock"],
-        "supervisor": os.getpid(),
-        "unit": before.unit,
-        "cgroup": before.cgroup,
-    }
-    walk = Walk(build_plan(spec, facts), context, ("launcher", "supervisor"))
-    walk.skip = _stands_already
-    journal = Journal(name)
-    walk.before = journal.before
-    walk.after = lambda step: journal.after(step, context)
-    build = Build(walk, spec, facts)
-    build.boots = before.boots + 1
+    build = again.prepare_again(spec, facts, lock=told["lock"], root_lock=told["root-lock"])
     try:
-        undo_journal(name, hooks, {}, only="register-machine")
-        if os.path.exists(f"{directory}/notify"):
-            os.unlink(f"{directory}/notify")
-        build.started_monotonic = time.monotonic_ns() // 1000
-        build.run()
+        again.build_again(build)
         if told["launcher"] >= 0:
             import _socket
 
-            walk.peers["launcher"] = Peer(_socket.socket(fileno=told["launcher"]))
+            build.walk.peers["launcher"] = Peer(_socket.socket(fileno=told["launcher"]))
         detach.watch(build, log=told["log"])
     except (PymachineError, OSError, Aborted) as error:
         build.kill()
@@ -112,7 +84,3 @@ def _reboot(told: dict[str, Any]) -> int:
         text = failed.get("message") or f"Failed to {failed['act']}: {failed['cause']}"
         os.write(2, f"pymachine: {text}\n".encode())
     return 1
-
-
-def _stands_already(step: Step) -> bool:
-    return step.place == "launcher" and not step.per_boot

@@ -18,7 +18,26 @@ from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Literal, Self
+    from typing import Any, Literal, Protocol, Self
+
+    from machinectl_py.runtime.tint import Tint
+
+    class Beside(Protocol):
+        """What a caller of `forward` wants to be told of meanwhile."""
+
+        letters: bytes  # hot keys: ^] twice, then one of these
+
+        def descriptors(self) -> list[int]:
+            """Return what else is to be waited for."""
+
+        def handle(self, ready: set[int]) -> None:
+            """Handle those of the descriptors that are ready."""
+
+        def signalled(self, number: int) -> bool:
+            """Say whether a signal has been dealt with; else it means what `forward` says."""
+
+        def pressed(self, letter: str) -> None:
+            """Do what a hot key asks."""
 
     EndReason = Literal["ended", "detached", "signal"]
 
@@ -52,6 +71,8 @@ def forward(
     first_output: bytes = b"",
     input_fd: int = 0,
     output_fd: int = 1,
+    beside: Beside | None = None,
+    tint: Tint | None = None,
 ) -> Outcome:
     """Copy between the caller and a pseudo-terminal until one side ends it.
 
@@ -66,8 +87,10 @@ def forward(
         escape: whether ^] three times within a second detaches.
         pass_end_of_file: whether the program inside reads an end of file when the input ends.
         first_output: what the caller sees before all else.
-        input_fd: the caller's input.
+        input_fd: the caller's input; -1: none.
         output_fd: the caller's output.
+        beside: what else is to be waited for, and who is asked about signals.
+        tint: how the output is to look, if it is a terminal.
 
     Raises:
         BrokenPipeError: nobody reads the output any more.
@@ -75,9 +98,13 @@ def forward(
     """
     with _Signals() as signals, _RawMode(input_fd) as mode:
         copy = _Copy(master, source, pidfd, input_fd, output_fd)
-        copy.escape = EscapeKeys() if escape else None
+        copy.escape = EscapeKeys(beside.letters if beside else b"") if escape else None
+        copy.beside = beside
+        copy.tint = tint if tint and os.isatty(output_fd) else None
         copy.pass_end_of_file, copy.to_output = pass_end_of_file, first_output
         copy.copy_window_size()
+        if copy.tint:
+            copy.to_output = copy.tint.begin() + copy.to_output
         try:
             while (outcome := copy.turn(signals, mode)) is None:
                 pass
@@ -153,14 +180,20 @@ class _RawMode:
 class EscapeKeys:
     """Watches input for ^] three times within a second."""
 
-    def __init__(self) -> None:
-        """Start with no key seen."""
+    def __init__(self, letters: bytes = b"") -> None:
+        """Start with no key seen; `letters` mean something after ^] twice."""
         self._times: list[float] = []
+        self._letters = letters
+        self.letter = ""  # the one that the last input ended a hot key with
 
     def seen_in(self, data: bytes, now: float) -> bool:
         """Say whether these bytes, read at `now` seconds, complete the escape."""
+        self.letter = ""
         for byte in data:
             if byte != _ESCAPE:
+                recent = [at for at in self._times if now - at <= _ESCAPE_WITHIN]
+                if byte in self._letters and len(recent) == _ESCAPE_TIMES - 1:
+                    self.letter = chr(byte)
                 self._times.clear()
                 continue
             self._times = [at for at in self._times if now - at <= _ESCAPE_WITHIN]
@@ -174,6 +207,8 @@ class _Copy:
     """The two directions and what is on its way in each."""
 
     escape: EscapeKeys | None = None
+    beside: Beside | None = None
+    tint: Tint | None = None
     pass_end_of_file = True
 
     def __init__(self, master: int, source: int, pidfd: int, input_fd: int, output_fd: int) -> None:
@@ -190,13 +225,20 @@ class _Copy:
         os.set_blocking(self.source, False)
 
     def close(self) -> None:
-        """Close what we opened."""
+        """Give the terminal its look back, and close what we opened."""
+        if self.tint:
+            try:
+                os.write(self.output, self.tint.end())
+            except OSError:  # it is gone, or takes no more
+                pass
         if self.output != self.caller:
             os.close(self.output)
 
     def copy_window_size(self) -> None:
         """Give the machine's terminal the size of the caller's, if that is one."""
-        size = terminal.window_size(self.caller) or terminal.window_size(self.input)
+        size = terminal.window_size(self.caller)
+        if size is None and self.input >= 0:
+            size = terminal.window_size(self.input)
         if size:
             terminal.set_window_size(self.master, *size)
 
@@ -206,6 +248,8 @@ class _Copy:
             return Outcome(reason="ended")
         ready = self._wait(signals.fd)
         outcome = self._obey(signals.arrived(), mode) if signals.fd in ready else None
+        if self.beside:
+            self.beside.handle(ready)
         if self.pidfd in ready:
             self.left_at_exit = _LEFT_AT_EXIT
         if self.source in ready or self.left_at_exit >= 0:
@@ -235,6 +279,8 @@ class _Copy:
             wanted[self.output] = select.POLLOUT
         if self.pidfd >= 0 and not ending:
             wanted[self.pidfd] = select.POLLIN
+        for fd in self.beside.descriptors() if self.beside else ():
+            wanted[fd] = select.POLLIN
         poll = select.poll()
         for fd, events in wanted.items():
             poll.register(fd, events)
@@ -244,6 +290,8 @@ class _Copy:
 
     def _obey(self, signals: bytes, mode: _RawMode) -> Outcome | None:
         for number in signals:
+            if self.beside and self.beside.signalled(number):
+                continue
             if number in _FATAL:
                 return Outcome(reason="signal", signal=number)
             self.to_master += _KEYS.get(number, b"")
@@ -258,7 +306,7 @@ class _Copy:
         if not self.source_open or len(self.to_output) >= _FULL:
             return
         data = _read(self.source)
-        self.to_output += data or b""
+        self.to_output += self.tint.paint(data or b"") if self.tint else data or b""
         if self.left_at_exit >= 0:  # nothing to read now is nothing to read ever
             self.left_at_exit = max(self.left_at_exit - len(data or b""), 0)
             self.source_open = bool(data) and self.left_at_exit > 0
@@ -279,6 +327,9 @@ class _Copy:
             return None
         if self.escape and self.escape.seen_in(data, time.monotonic()):
             return Outcome(reason="detached")
+        if self.beside and self.escape and self.escape.letter:
+            self.beside.pressed(self.escape.letter)
+            return None
         self.line_begins = data.endswith(b"\n")
         self.to_master += data
         return None

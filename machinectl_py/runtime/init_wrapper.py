@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def preload() -> None:
     """Import what the steps inside import late: after the pivot it would be the machine's."""
-    for name in ("fcntl", "resource", "select", "machinectl_py.kernel.seccomp"):
+    for name in ("binascii", "fcntl", "resource", "select", "machinectl_py.kernel.seccomp"):
         __import__(name)
 
 
@@ -41,7 +41,7 @@ def become_init(walk: Walk, supervisor: Peer) -> NoReturn:
     def before(step: Step) -> None:
         if step is walk.plan.steps[-1]:
             trace = [entry.to_data() for entry in walk.trace]
-            supervisor.send({"executing": 1, "trace": trace})
+            supervisor.send({"executing": 1, "trace": trace, "warnings": walk.context.warnings})
 
     walk.before, walk.after = before, lambda _step: None
     walk.on_message = _stop_when_alone

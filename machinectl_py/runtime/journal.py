@@ -45,36 +45,42 @@ class Journal:
 
 def step_class(name: str) -> type[Step]:
     """Return the class of a step that the journal names."""
-    from machinectl_py.plan.steps import birth, cgroup, host, tunnel, unix_export
+    from machinectl_py.plan.steps import (
+        birth,
+        cgroup,
+        host,
+        journal_forward,
+        tunnel,
+        unix_export,
+    )
 
-    for kind in (
-        host.LockRoot,
-        tunnel.DigTunnel,
-        unix_export.MountUnixExport,
-        cgroup.MakeCgroup,
-        cgroup.StartScope,
-        birth.RegisterMachine,
-    ):
+    kinds: tuple[type[Step], ...] = (
+        *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
+        *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
+    )
+    for kind in kinds:
         if kind.name == name:
             return kind
     raise PymachineError(f"The journal names a step '{name}' that is not known")
 
 
-def undo_journal(name: str, hooks: Hooks, slots: dict[str, int | str], only: str = "") -> None:
+def undo_journal(
+    name: str, hooks: Hooks, slots: dict[str, int | str], *, per_boot: bool = False
+) -> None:
     """Undo what the journal holds, in reverse.
 
     Args:
         name: of the machine.
         hooks: the doors to managers and registrar.
         slots: descriptors that this process still holds, such as "root-lock".
-        only: the name of the one step to undo; "" for all.
+        per_boot: undo only what is done anew at each boot.
     """
     pending, gave = _read(name)
     context = Context(hooks)
     context.slots |= gave | slots
     problems = []
     for step in reversed(pending):
-        if only and step.name != only:
+        if per_boot and not step.per_boot:
             continue
         try:
             step.undo(context)
@@ -83,6 +89,11 @@ def undo_journal(name: str, hooks: Hooks, slots: dict[str, int | str], only: str
             problems.append(str(error))
     if problems:
         raise PymachineError(f"Machine '{name}' left something behind: {'; '.join(problems)}")
+
+
+def journaled_slots(name: str) -> dict[str, int | str]:
+    """Return what the acts in a machine's journal gave, as far as it outlives a process."""
+    return _read(name)[1]
 
 
 def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:

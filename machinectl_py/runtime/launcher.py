@@ -1,4 +1,4 @@
-"""Starts a machine: in the background under a supervisor, or in the foreground for a command."""
+"""Starts a machine in the background, under a supervisor of its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import select
 import time
 
 from machinectl_py.codec import encode
-from machinectl_py.errors import ConflictError, PymachineError
-from machinectl_py.kernel.process import pidfd_send_signal
+from machinectl_py.errors import PymachineError
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.context import Context
@@ -19,7 +18,14 @@ from machinectl_py.runtime.journal import Journal
 from machinectl_py.runtime.recover import make_hooks
 from machinectl_py.runtime.state import find_running, write_whole
 from machinectl_py.runtime.supervisor import Build
-from machinectl_py.runtime.walk import Aborted, Peer, Walk, failure, failure_data
+from machinectl_py.runtime.walk import (
+    Aborted,
+    Peer,
+    Walk,
+    failure,
+    failure_data,
+    print_warnings,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +45,12 @@ class Started(Record):
     ready_after: float  # seconds from its start to READY=1; 0.0 if that was not waited for
 
 
-def _walk(spec: MachineSpec, facts: HostFacts) -> Walk:
+def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
+    """Return the walk of a plan to be begun; what a killed supervisor left is removed first.
+
+    Raises:
+        ConfigError, UnsupportedError: there is no plan for this spec on this host.
+    """
     os.umask(0o022)  # modes are meant as they are written, in the supervisor and inside too
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, there is no child to wait for
     plan = build_plan(spec, facts)
@@ -50,8 +61,9 @@ def _walk(spec: MachineSpec, facts: HostFacts) -> Walk:
     def after(step: Step) -> None:
         if step.name == "make-state-directory":
             directory = machine_dir(spec.name)
-            write_whole(f"{directory}/spec.json", encode(spec.to_data()))
-            write_whole(f"{directory}/facts.json", encode(facts.to_data()))
+            # They hold credentials, and passwords of bound users.
+            write_whole(f"{directory}/spec.json", encode(spec.to_data()), 0o600)
+            write_whole(f"{directory}/facts.json", encode(facts.to_data()), 0o600)
         journal.after(step, context)
 
     walk.before, walk.after = journal.before, after
@@ -60,10 +72,11 @@ def _walk(spec: MachineSpec, facts: HostFacts) -> Walk:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
+    """Handle a signal as Ctrl-C."""
     raise KeyboardInterrupt
 
 
-def _undo_launcher(walk: Walk, name: str) -> None:
+def undo_launcher(walk: Walk, name: str) -> None:
     """Undo what the launcher did before there was a supervisor."""
     slots = walk.context.slots
     if "lock" not in slots:
@@ -80,7 +93,7 @@ class Background:
         """Prepare; `log` is a descriptor that gets the console's output, or -1."""
         self.spec, self.facts, self.log = spec, facts, log
         self.begun = time.monotonic()
-        self.walk = _walk(spec, facts)
+        self.walk = prepare_walk(spec, facts)
         self.walk.context.hooks.fork_supervisor = self._fork
         self.walk.on_message = self._heard
         self.progress: Callable[[str], None] = lambda _text: None
@@ -147,6 +160,7 @@ class Background:
     def _heard(self, _peer: str, message: dict[str, Any]) -> None:
         if "failed" in message:
             raise failure(message["failed"])
+        print_warnings(message.get("warnings", []))
         if message.get("built"):
             self.built = True
             self.walk.context.give("leader", message["built"])
@@ -197,7 +211,7 @@ class Background:
                 os.close(self.walk.context.number("root-lock"))
             find_running(self.spec.name)  # in case the supervisor was killed
         else:
-            _undo_launcher(self.walk, self.spec.name)
+            undo_launcher(self.walk, self.spec.name)
 
     def _fork(self) -> int:
         """Fork the supervisor; only the launcher returns."""
@@ -248,7 +262,7 @@ class Background:
                 pass
         try:
             build.kill()
-            _undo_launcher(self.walk, self.spec.name)
+            undo_launcher(self.walk, self.spec.name)
         except Exception:  # noqa: BLE001 - the launcher tries again, and tells it
             os._exit(1)
         os._exit(0)
@@ -261,96 +275,3 @@ class Background:
                 os.dup2(null, number)
         os.close(null)
         os.chdir("/")
-
-
-def run_foreground(spec: MachineSpec, facts: HostFacts) -> int:
-    """Run a command in the foreground and return its exit status (128+n for signal n).
-
-    Raises:
-        PymachineError: it could not be started; nothing is left of it.
-    """
-    walk = _walk(spec, facts)
-    walk.places = ("launcher", "supervisor")
-    build = Build(walk, spec, facts)
-    for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
-        _signal.signal(number, _interrupt)
-    try:
-        try:
-            build.run()
-            status = _follow(build)
-        except Aborted as error:
-            raise ConflictError("Interrupted") from error
-    except BaseException:
-        _ignore_signals()
-        build.kill()
-        _undo_launcher(walk, spec.name)
-        raise
-    _ignore_signals()
-    _undo_launcher(walk, spec.name)
-    return status
-
-
-def _ignore_signals() -> None:
-    for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
-        _signal.signal(number, _signal.SIG_IGN)
-
-
-def _follow(build: Build) -> int:
-    """Wait for the payload's end, with its terminal if it has one."""
-    context = build.context
-    leader, pidfd = context.number("leader"), context.number("leader-pidfd")
-    killed = 0
-    if "console" in context.slots:
-        from machinectl_py.kernel.terminal import open_slave
-        from machinectl_py.runtime.forward import forward
-
-        master = context.number("console")
-        slave = open_slave(master)
-        outcome = forward(master, pidfd=pidfd, escape=True)
-        os.close(slave)
-        if outcome.reason != "ended":
-            killed = outcome.signal or _signal.SIGHUP
-            pidfd_send_signal(pidfd, _signal.SIGKILL)
-    else:
-        killed = _wait_passing_signals(build, leader, pidfd)
-    status = os.waitstatus_to_exitcode(os.waitpid(leader, 0)[1])
-    if killed and status == -_signal.SIGKILL:
-        return 128 + killed
-    return status if status >= 0 else 128 - status
-
-
-def _wait_passing_signals(build: Build, leader: int, pidfd: int) -> int:
-    """Wait for the leader; pass on the signals that we get.
-
-    PID 1 does not get a signal that it has no handler for; pid_namespaces(7). Then it is killed,
-    as the one who sent the signal wants an end. Returns that signal, or 0.
-    """
-    killed = 0
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    received: list[int] = []
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, lambda arrived, _frame: received.append(arrived))
-    wake, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    _signal.set_wakeup_fd(write)
-    poll.register(wake, select.POLLIN)
-    while True:
-        ready = {fd for fd, _ in poll.poll()}
-        if wake in ready:
-            os.read(wake, 64)
-        while received:
-            number = received.pop(0)
-            handled = build.spec.payload.kind == "as-pid2" or _catches(leader, number)
-            killed = killed if handled else number
-            pidfd_send_signal(pidfd, number if handled else _signal.SIGKILL)
-        if pidfd in ready:
-            return killed
-
-
-def _catches(pid: int, number: int) -> bool:
-    """Say whether a process has a handler for a signal; SigCgt of proc_pid_status(5)."""
-    with open(f"/proc/{pid}/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"SigCgt:"):
-                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    return False

@@ -6,7 +6,7 @@ machine whose lock can be had is a leftover, and whoever finds it undoes its jou
 
 Files in the directory, each written whole and renamed:
 
-    spec.json     the `MachineSpec`, as planned
+    spec.json     the `MachineSpec`, as planned; for root alone, as it holds credentials
     state.json    the `MachineState`
     trace.json    the `TraceEntry` list: each step with its duration
     notify        the latest STATUS= of the machine's init, and READY's time

@@ -15,7 +15,7 @@ from machinectl_py.kernel.process import pidfd_send_signal, start_ticks
 from machinectl_py.layout import machine_dir
 from machinectl_py.runtime import init_wrapper
 from machinectl_py.runtime.state import MachineState, write_state, write_whole
-from machinectl_py.runtime.walk import Aborted, Peer, Walk, failure
+from machinectl_py.runtime.walk import Aborted, Peer, Walk, failure, print_warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Build:
         self.walk.run(start)
         while not (self.executed and self.launcher_done):
             self.walk.turn()
+        self._pass_on(self.context.warnings)
         self.phase = "running"
         self.publish()
         entries = [entry.to_data() for entry in self.walk.trace] + self.other_trace
@@ -113,6 +114,7 @@ class Build:
 
     def _heard(self, peer: str, message: dict[str, Any]) -> None:
         self.other_trace += message.get("trace", [])
+        self._pass_on(message.get("warnings", []))
         if "failed" in message:
             raise failure(message["failed"])
         if "abort" in message or (peer == "launcher" and "gone" in message):
@@ -125,6 +127,14 @@ class Build:
             if not self.executing:
                 raise PymachineError("The init wrapper was killed before it could start the init")
             self.executed = True
+
+    def _pass_on(self, warnings: list[str]) -> None:
+        """Have the user see warnings: by the launcher, or by ourselves where we are it."""
+        launcher = self.walk.peers.get("launcher")
+        if launcher and warnings:
+            launcher.send({"warnings": warnings})
+        elif warnings:
+            print_warnings(warnings)
 
     def kill(self) -> None:
         """Kill what was born, and wait for it."""

@@ -6,6 +6,7 @@ Messages are JSON in packets of a SOCK_SEQPACKET socket, a descriptor beside the
     {"trace": [ENTRY…]}              how the steps of a place went
     {"failed": {…}}                  a `StepError` as data, or {"message":, "hint":}
     {"abort": 1}                     the launcher was interrupted
+    {"warnings": [TEXT…]}            for the user: what was passed over
     {"ready": 1}, {"status": TEXT}   from the machine's init
     {"ended": {…}}                   the payload has ended
 """
@@ -99,6 +100,12 @@ def failure_data(error: Exception) -> dict[str, Any]:
 def failure(data: dict[str, Any]) -> PymachineError:
     """Return the error that another process sent."""
     return StepError(**data) if "step" in data else PymachineError(data["message"], data["hint"])
+
+
+def print_warnings(warnings: list[str]) -> None:
+    """Print warnings for the user, a line each."""
+    for text in warnings:
+        os.write(2, f"pymachine: {text}\n".encode())
 
 
 class Walk:

@@ -37,6 +37,18 @@ def _decode(text: str) -> Any:
     return make_scanner(_Plain())(text, 0)[0]  # type: ignore[arg-type]
 
 
+def tell_service_manager(text: str) -> None:
+    """Pass a message to who supervises us, if anyone does; sd_notify(3)."""
+    address = posix.environ.get(b"NOTIFY_SOCKET", b"")
+    if not address.startswith((b"/", b"@")):
+        return
+    try:
+        sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+        sender.sendto(text.encode(), b"\0" + address[1:] if address.startswith(b"@") else address)
+    except OSError:  # nobody has to listen
+        pass
+
+
 class Watch:
     """The loop and what it looks at."""
 
@@ -47,7 +59,9 @@ class Watch:
         self.master, self.log = settings["console"], settings["log"]
         self.directory = settings["directory"]
         self.notify = _socket.socket(fileno=settings["notify"])
-        self.control = _socket.socket(fileno=settings["control"])
+        self.control: _socket.socket | None = None
+        if settings["control"] >= 0:
+            self.control = _socket.socket(fileno=settings["control"])
         self.launcher: _socket.socket | None = None
         if settings["launcher"] >= 0:
             self.launcher = _socket.socket(fileno=settings["launcher"])
@@ -55,8 +69,9 @@ class Watch:
         self.attached: set[_socket.socket] = set()
         self.output = b""
         self.status, self.ready, self.terms = "", 0, 0
-        self.wake, wake = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
-        _signal.set_wakeup_fd(wake)
+        self._pipe = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+        self.wake = self._pipe[0]
+        _signal.set_wakeup_fd(self._pipe[1])
         for number in _SEALED:
             _signal.signal(number, lambda *_: None)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
@@ -65,46 +80,49 @@ class Watch:
         """Watch until the leader has ended; return its wait status."""
         while True:
             poll = select.poll()
-            fds = [self.pidfd, self.wake, self.notify.fileno(), self.control.fileno()]
-            fds += [client.fileno() for client in self.clients]
-            if self.master >= 0:
-                fds.append(self.master)
-            if self.launcher is not None:
-                fds.append(self.launcher.fileno())
-            for fd in fds:
+            for fd in [self.pidfd, self.wake, *self.descriptors()]:
                 poll.register(fd, select.POLLIN)
             ready = {fd for fd, _ in poll.poll()}
-            self._handle(ready)
+            if self.wake in ready:
+                for number in posix.read(self.wake, 64):
+                    self.signalled(number)
+            self.handle(ready)
             if self.pidfd in ready:
                 self._drain()
                 return posix.waitpid(self.leader, 0)[1]
 
-    def _handle(self, ready: set[int]) -> None:
-        if self.wake in ready:
-            for number in posix.read(self.wake, 64):
-                self._signalled(number)
+    def descriptors(self) -> list[int]:
+        """Return what to wait for besides the leader's end and signals."""
+        fds = [client.fileno() for client in self.clients] + [self.notify.fileno()]
+        fds += [one.fileno() for one in (self.control, self.launcher) if one is not None]
+        return [*fds, self.master] if self.master >= 0 else fds
+
+    def handle(self, ready: set[int]) -> None:
+        """Handle those of the descriptors that are ready."""
         if self.notify.fileno() in ready:
             self._hear()
         if self.master in ready:
             self._copy()
-        if self.control.fileno() in ready:
+        if self.control is not None and self.control.fileno() in ready:
             self._accept()
         for client in [client for client in self.clients if client.fileno() in ready]:
             self._request(client)
         if self.launcher is not None and self.launcher.fileno() in ready:
             self._from_launcher()
 
-    def _kill(self, number: int) -> None:
+    def kill(self, number: int) -> None:
+        """Send the leader a signal; nothing if it has ended."""
         try:
             _signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             pass
 
-    def _signalled(self, number: int) -> None:
+    def signalled(self, number: int) -> bool:
         """Stop in the init's orderly way; a second SIGTERM ends it at once."""
         if number in (_signal.SIGTERM, _signal.SIGINT):
             self.terms += 1
-        self._kill(_signal.SIGKILL if self.terms > 1 else self.settings["kill-signal"])
+        self.kill(_signal.SIGKILL if self.terms > 1 else self.settings["kill-signal"])
+        return True
 
     def _hear(self) -> None:
         """Believe PID 1 of the machine alone; sd_notify(3)."""
@@ -121,10 +139,12 @@ class Watch:
             return
         before = (self.status, self.ready)
         for line in data.decode(errors="replace").split("\n"):
-            if line == "READY=1" and not self.ready:
-                self.ready = time.monotonic_ns() // 1000
+            if line == "READY=1":
+                self.ready = self.ready or time.monotonic_ns() // 1000
+                self._to_caller("READY=1\n")
             elif line.startswith("STATUS="):
                 self.status = line[7:]
+                self._to_caller(f"STATUS=Container running: {line[7:]}")
         if (self.status, self.ready) != before:
             self._tell()
 
@@ -138,6 +158,10 @@ class Watch:
         posix.close(fd)
         posix.rename(f"{self.directory}/notify.new", f"{self.directory}/notify")
         self._to_launcher(line)
+
+    def _to_caller(self, text: str) -> None:
+        if self.settings["caller"]:
+            tell_service_manager(text)
 
     def _to_launcher(self, line: bytes) -> None:
         if self.launcher is None:
@@ -159,7 +183,7 @@ class Watch:
             self.launcher.close()
             self.launcher = None
         elif b'"abort"' in data:
-            self._kill(_signal.SIGKILL)
+            self.kill(_signal.SIGKILL)
 
     def _copy(self) -> bool:
         """Pass on what the machine writes; whoever does not read it is dropped."""
@@ -186,11 +210,21 @@ class Watch:
                     self._drop(client)
         return True
 
+    def close(self) -> None:
+        """Close what is ours: sockets and the pipe of signals."""
+        _signal.set_wakeup_fd(-1)
+        for end in (self.notify, self.control, *self.clients):
+            if end is not None:
+                end.close()
+        for fd in self._pipe:
+            posix.close(fd)
+
     def _drain(self) -> None:
         while self.master >= 0 and self._copy():
             pass
 
     def _accept(self) -> None:
+        assert self.control is not None
         try:
             fd, _ = self.control._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - C's accept
         except OSError:
@@ -206,7 +240,7 @@ class Watch:
         try:
             request = client.recv(4096, _socket.MSG_DONTWAIT)
             if request == b"stop":
-                self._signalled(_signal.SIGURG)
+                self.signalled(_signal.SIGURG)
             elif request == b"console" and self.master >= 0:
                 rights = self.master.to_bytes(4, sys.byteorder)
                 client.sendmsg(
@@ -228,6 +262,8 @@ def main() -> None:
     settings = _decode(sys.argv[1])
     watch = Watch(settings)
     status = watch.run()
+    if settings["caller"]:
+        tell_service_manager("STOPPING=1\nSTATUS=Terminating...")
     tail = watch.output[-2000:].decode(errors="replace")
     launcher = watch.launcher.fileno() if watch.launcher is not None else -1
     answer = (

@@ -115,6 +115,10 @@ OF_SYSTEMD = (
     ("unit run-credentials-*.mount", "loaded * *", None),
 )
 OF_STUB_INIT = (
+    # Ours shows of the machine what clients look up there; nspawn's, until 254, its caller's all.
+    ("environment *", "*", None),
+    ("environment *", None, "*"),
+    ("environment *", "*", "*"),
     # sigwait(3) takes what it waits for out of the blocked signals: ours waits for all.
     ("status SigBlk", "0000000000000000", "fffc3f0e7ffafefd"),
 )

@@ -81,6 +81,18 @@ def test_escape_is_three_keys_within_a_second():
     assert not other.seen_in(b"\x1d\x1dx\x1d\x1d", 0.0)
 
 
+def test_a_hot_key_is_a_letter_after_two_escapes():
+    keys = EscapeKeys(b"rp")
+    assert not keys.seen_in(b"\x1d\x1dr", 0.0)
+    assert keys.letter == "r"
+    for other in (b"r", b"\x1dp", b"\x1d\x1dx", b"\x1d\x1dxp"):
+        assert not keys.seen_in(other, 5.0)
+        assert keys.letter == ""
+    assert not keys.seen_in(b"\x1d\x1d", 10.0)
+    assert not keys.seen_in(b"p", 11.5)  # too late
+    assert keys.letter == ""
+
+
 def test_all_output_arrives_though_the_writer_has_ended():
     master, slave = _pty()
     read, write = os.pipe()

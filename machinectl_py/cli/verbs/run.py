@@ -8,7 +8,7 @@ from machinectl_py.cli.machine_options import MACHINE_OPTIONS, make_machine, res
 from machinectl_py.cli.parse import Option
 from machinectl_py.config.spec import Payload
 from machinectl_py.errors import EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, StepError, UsageError
-from machinectl_py.runtime.launcher import run_foreground
+from machinectl_py.runtime.foreground import run_foreground
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -129,7 +129,7 @@ class PrepareSeccomp(Step):
 
 
 class NewTimeNamespace(Step):
-    """Make a time namespace whose clocks start at zero."""
+    """Make a time namespace whose clocks start as told."""
 
     name = "new-time-namespace"
     place = "supervisor"
@@ -138,20 +138,25 @@ class NewTimeNamespace(Step):
     lifetime = "namespace"
     gives = ("clock-offset",)
 
+    monotonic: int = 0  # where CLOCK_MONOTONIC starts, in nanoseconds
+    boottime: int = 0  # where CLOCK_BOOTTIME starts, in nanoseconds
+
     def describe(self) -> str:
         """Return the act."""
-        return "unshare CLONE_NEWTIME, its clocks at zero"
+        clocks = f"monotonic {self.monotonic / 1e9:g} s, boottime {self.boottime / 1e9:g} s"
+        starts = clocks if self.monotonic or self.boottime else "its clocks at zero"
+        return f"unshare CLONE_NEWTIME, {starts}"
 
     def command(self) -> str:
         """Return the shell's way."""
-        return "unshare --time --monotonic=-UPTIME --boottime=-UPTIME …"
+        return "unshare --time --monotonic=START-NOW --boottime=START-NOW …"
 
     def apply(self, context: Context) -> None:
         """Unshare it and set both offsets while it is empty."""
         namespaces.unshare(CLONE_NEWTIME)
         ours = namespaces.time_offsets()
-        monotonic = -time.monotonic_ns()
-        boottime = -time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        monotonic = self.monotonic - time.monotonic_ns()
+        boottime = self.boottime - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         namespaces.set_time_offsets(ours["monotonic"] + monotonic, ours["boottime"] + boottime)
         context.give("clock-offset", monotonic)
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import _signal
 import os
 
 from machinectl_py.config.spec import Payload
 from machinectl_py.kernel import process
+from machinectl_py.kernel.terminal import set_controlling_terminal
 from machinectl_py.plan.step import Step
+from machinectl_py.plan.steps.stub_init import fork_payload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from machinectl_py.plan.context import Context
+
+_USER_SLOTS = ("user-name", "user-home", "user-shell")
+# What clients inside look up in /proc/1/environ; systemd's "Container Interface".
+_STUB_VARIABLES = ("container", "container_uuid")
 
 
 class ExecutePayload(Step):
@@ -32,69 +37,67 @@ class ExecutePayload(Step):
     def describe(self) -> str:
         """Return the act."""
         pid = "PID 2, under a stub init" if self.payload.kind == "as-pid2" else "PID 1"
-        return f"execute {' '.join(self.argv)} as {pid}"
+        return f"execute {' '.join(self.argv) or 'a login shell'} as {pid}"
 
     def command(self) -> str:
         """Return the shell's way."""
-        return f"exec {' '.join(self.argv)}"
+        return f"exec {' '.join(self.argv) or 'bash --login'}"
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the slots of the user too, if it is to be another than root."""
+        return (*self.takes, *(_USER_SLOTS if self.payload.user else ()))
 
     def apply(self, context: Context) -> None:
         """Execute it; returns by an error only."""
+        environment = self._environment(context)
         if self.payload.working_directory:
             os.chdir(self.payload.working_directory)
+        elif not self.argv:
+            _enter_home(environment)
         process.close_range(3 + self.listen_fds, on_exec=True)
         process.reset_signals()  # what is ignored or blocked stays so over execve(2)
         if self.payload.kind == "as-pid2":
-            self._under_stub()
-        self._execute()
+            fork_payload({name: environment[name] for name in _STUB_VARIABLES})
+            if os.isatty(0):
+                set_controlling_terminal(0)
+        if not self.argv:
+            _execute_shell(environment)
+        _execute(self.argv, environment)
 
-    def _execute(self) -> NoReturn:
-        environment = dict(self.environment)
-        program = self.argv[0]
-        if "/" in program:
-            os.execve(program, list(self.argv), environment)
-        denied: OSError | None = None
-        for directory in environment.get("PATH", "/usr/bin:/bin").split(":"):
-            try:
-                os.execve(f"{directory}/{program}", list(self.argv), environment)
-            except (FileNotFoundError, NotADirectoryError):
-                pass
-            except PermissionError as error:
-                denied = error
-        raise denied or FileNotFoundError(2, "No such file or directory", program)
-
-    def _under_stub(self) -> None:
-        """Fork: the child goes on to execute, this process stays as the init."""
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-        pid = os.fork()
-        if pid:
-            process.close_range(3)
-            process.set_name("(stub-init)")
-            _be_init(pid)
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-        os.setsid()
-        if os.isatty(0):
-            import fcntl
-
-            from machinectl_py.kernel.const import TIOCSCTTY
-
-            fcntl.ioctl(0, TIOCSCTTY, 1)
+    def _environment(self, context: Context) -> dict[str, str]:
+        """Return the variables: ours, those of the user, and above them what was asked for."""
+        found = dict(self.environment)
+        if self.payload.user:
+            name, home, shell = (context.text(slot) for slot in _USER_SLOTS)
+            found |= {"HOME": home, "USER": name, "LOGNAME": name, "SHELL": shell}
+        return found | dict(self.payload.environment)
 
 
-def _be_init(payload: int) -> NoReturn:
-    """Reap whatever ends, pass signals on, and leave with the payload's exit status."""
-    while True:
-        number = _signal.sigwait(_signal.valid_signals())
-        if number != _signal.SIGCHLD:
-            os.kill(payload, number)
-            continue
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                os._exit(1)
-            if not pid:
-                break
-            if pid == payload:
-                code = os.waitstatus_to_exitcode(status)
-                os._exit(code if code >= 0 else 128 - code)
+def _execute(argv: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
+    program = argv[0]
+    if "/" in program:
+        os.execve(program, list(argv), environment)
+    denied: OSError | None = None
+    for directory in environment.get("PATH", "/usr/bin:/bin").split(":"):
+        try:
+            os.execve(f"{directory}/{program}", list(argv), environment)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except PermissionError as error:
+            denied = error
+    raise denied or FileNotFoundError(2, "No such file or directory", program)
+
+
+def _execute_shell(environment: dict[str, str]) -> NoReturn:
+    """Execute a login shell: bash, or sh where there is none."""
+    try:
+        os.execve("/bin/bash", ["-bash"], environment)
+    except OSError:
+        os.execve("/bin/sh", ["-sh"], environment)
+
+
+def _enter_home(environment: dict[str, str]) -> None:
+    try:
+        os.chdir(environment.get("HOME", "/"))
+    except OSError:  # a login shell starts at / then
+        pass

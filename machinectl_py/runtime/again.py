@@ -1,0 +1,66 @@
+"""A machine that reboots: what is on the host for as long as it runs stays, the rest is redone."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from machinectl_py.layout import machine_dir
+from machinectl_py.plan.build import build_plan
+from machinectl_py.plan.context import Context
+from machinectl_py.runtime.journal import Journal, journaled_slots, undo_journal
+from machinectl_py.runtime.recover import make_hooks
+from machinectl_py.runtime.state import read_state
+from machinectl_py.runtime.supervisor import Build
+from machinectl_py.runtime.walk import Walk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.plan.step import Step
+
+
+def prepare_again(spec: MachineSpec, facts: HostFacts, *, lock: int, root_lock: int) -> Build:
+    """Return what builds the machine once more, by this process, which holds both locks."""
+    before = read_state(spec.name)
+    context = Context(make_hooks())
+    context.slots |= {
+        "lock": lock,
+        "root-lock": root_lock,
+        "supervisor": os.getpid(),
+        "unit": before.unit,
+        "cgroup": before.cgroup,
+    }
+    plan = build_plan(spec, facts)
+    gave = journaled_slots(spec.name)
+    for step in filter(_stands_already, plan.steps):
+        kept = {slot: gave[slot] for slot in step.given_slots() if slot in gave}
+        context.slots = kept | context.slots
+    walk = Walk(plan, context, ("launcher", "supervisor"))
+    walk.skip = _stands_already
+    journal = Journal(spec.name)
+    walk.before = journal.before
+    walk.after = lambda step: journal.after(step, context)
+    build = Build(walk, spec, facts)
+    build.boots = before.boots + 1
+    return build
+
+
+def build_again(build: Build) -> None:
+    """Undo what is of one boot alone, then build.
+
+    Raises:
+        PymachineError: a step failed; `Build.kill` and cleaning up are the caller's.
+    """
+    name = build.spec.name
+    undo_journal(name, build.context.hooks, {}, per_boot=True)
+    notify = f"{machine_dir(name)}/notify"
+    if os.path.exists(notify):
+        os.unlink(notify)
+    build.started_monotonic = time.monotonic_ns() // 1000
+    build.run()
+
+
+def _stands_already(step: Step) -> bool:
+    return not step.per_boot and (step.place == "launcher" or step.lifetime == "host")
