@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from machinectl_py.cli.parse import Option
+    from machinectl_py.config.option import Option
 
 
 def print_overview(stream: TextIO) -> None:

@@ -8,23 +8,12 @@ bundled flags, `--` ends them. An unknown option names the closest one.
 from __future__ import annotations
 
 from machinectl_py.errors import UsageError
-from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-
-class Option(Record):
-    """A row of a verb's table of options."""
-
-    name: str  # with its dashes: "--signal"
-    short: str = ""  # "-s"
-    value: str = ""  # what the help calls the value; "" for a flag
-    optional_value: str = ""  # taken when "--name" comes without "=value"; "" requires a value
-    many: bool = False  # may be given more than once; the values add up
-    choices: tuple[str, ...] = ()
-    help: str = ""
+    from machinectl_py.config.option import Option
 
 
 class Arguments:

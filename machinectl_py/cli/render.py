@@ -6,8 +6,8 @@ import os
 import sys
 import time
 
-from machinectl_py.cli.parse import Option
 from machinectl_py.codec import encode
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 
 TYPE_CHECKING = False

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from machinectl_py.cli.main import ALIASES, VERBS, find_verb, load_verb
-from machinectl_py.cli.parse import Option, parse
+from machinectl_py.cli.parse import parse
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 
 COMMAND = ["/usr/bin/python3", "-SI", f"{Path(__file__).parents[2]}/packaging/pymachine"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from machinectl_py.cli.parse import Option, parse
+from machinectl_py.cli.parse import parse
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 
 OPTIONS = (

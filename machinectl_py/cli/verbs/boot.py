@@ -6,7 +6,8 @@ import os
 import sys
 
 from machinectl_py.cli.machine_options import MACHINE_OPTIONS, make_machine, resolve_root
-from machinectl_py.cli.parse import Arguments, Option
+from machinectl_py.cli.parse import Arguments
+from machinectl_py.config.option import Option
 from machinectl_py.config.spec import Payload
 from machinectl_py.errors import ConflictError, NotFoundError, UsageError
 from machinectl_py.images import store

@@ -11,7 +11,8 @@ from machinectl_py.runtime.state import require_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.cli.parse import Arguments, Option
+    from machinectl_py.cli.parse import Arguments
+    from machinectl_py.config.option import Option
 
 USAGE = "console NAME"
 SUMMARY = "Attach to the console of a machine"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from machinectl_py.cli.parse import Option
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.runtime.enter import Command, enter
 from machinectl_py.runtime.state import require_running

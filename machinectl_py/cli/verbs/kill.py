@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from machinectl_py.cli.machine_options import signal_number
-from machinectl_py.cli.parse import Option
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.runtime import stop
 

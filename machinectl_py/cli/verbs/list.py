@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from machinectl_py.cli.parse import Option
 from machinectl_py.cli.render import (
     JSON_OPTIONS,
     LEGEND_OPTION,
@@ -13,6 +12,7 @@ from machinectl_py.cli.render import (
     print_table,
     terminal_width,
 )
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.runtime.inspect_network import machine_addresses
 from machinectl_py.runtime.inspect_os import os_release

@@ -9,7 +9,8 @@ from machinectl_py.runtime.state import require_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.cli.parse import Arguments, Option
+    from machinectl_py.cli.parse import Arguments
+    from machinectl_py.config.option import Option
 
 USAGE = "login NAME"
 SUMMARY = "Log in at a new terminal of a machine"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from machinectl_py.cli.parse import Option
 from machinectl_py.cli.render import (
     JSON_OPTIONS,
     LEGEND_OPTION,
@@ -13,6 +12,7 @@ from machinectl_py.cli.render import (
     terminal_width,
     tree_indents,
 )
+from machinectl_py.config.option import Option
 from machinectl_py.errors import DeniedError
 from machinectl_py.runtime.inspect_mounts import machine_mounts
 from machinectl_py.runtime.state import require_running

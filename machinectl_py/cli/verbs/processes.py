@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from machinectl_py.cli.parse import Option
 from machinectl_py.cli.render import (
     JSON_OPTIONS,
     LEGEND_OPTION,
@@ -16,6 +15,7 @@ from machinectl_py.cli.render import (
     terminal_width,
     timespan,
 )
+from machinectl_py.config.option import Option
 from machinectl_py.runtime.inspect_processes import machine_processes
 from machinectl_py.runtime.state import require_running
 

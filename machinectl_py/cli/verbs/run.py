@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.cli.machine_options import MACHINE_OPTIONS, make_machine, resolve_root
-from machinectl_py.cli.parse import Option
+from machinectl_py.config.option import Option
 from machinectl_py.config.spec import Payload
 from machinectl_py.errors import EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, StepError, UsageError
 from machinectl_py.runtime.foreground import run_foreground

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from machinectl_py.cli.parse import Option
 from machinectl_py.cli.verbs.console import tell
 from machinectl_py.cli.verbs.exec import SETENV_OPTION, parse_environment
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.runtime.enter import Command, enter
 from machinectl_py.runtime.session import has_systemd, shell

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from machinectl_py import __version__
-from machinectl_py.cli.parse import Option, closest
+from machinectl_py.cli.parse import closest
 from machinectl_py.cli.render import JSON_OPTIONS, json_mode, print_json, printable, timestamp
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.layout import RUN_DIR
 from machinectl_py.runtime.properties import PROPERTIES, read_properties

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 
-from machinectl_py.cli.parse import Option
 from machinectl_py.cli.render import (
     JSON_OPTIONS,
     json_mode,
@@ -17,6 +16,7 @@ from machinectl_py.cli.render import (
     timespan,
     timestamp,
 )
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.kernel import procfs
 from machinectl_py.runtime.inspect_network import host_interfaces, machine_addresses

@@ -7,7 +7,8 @@ from machinectl_py.runtime import stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.cli.parse import Arguments, Option
+    from machinectl_py.cli.parse import Arguments
+    from machinectl_py.config.option import Option
 
 USAGE = "terminate NAME…"
 SUMMARY = "End a machine at once"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from machinectl_py.cli.parse import Option
 from machinectl_py.cli.render import JSON_OPTIONS, json_mode, print_json
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.runtime.state import read_notify, read_trace, require_running
 

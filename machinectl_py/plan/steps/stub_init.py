@@ -29,15 +29,22 @@ def fork_payload(environment: dict[str, str]) -> None:
         environment: what /proc/1/environ is to show.
     """
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    ready, tell = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid:
-        process.close_range(3)
+        os.dup2(tell, 3, inheritable=False)
+        process.close_range(4)
+        tell = 3
         for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGHUP, _signal.SIGTERM):
             _signal.signal(number, _signal.SIG_DFL)
         os.chdir("/")
         own_area.replace_command_and_environment(_NAME, environment)
         process.set_name(_NAME)
+        os.close(tell)
         _be_init(pid)
+    os.close(tell)
+    os.read(ready, 1)  # its end: what the payload sees of PID 1 is the stub as it stays
+    os.close(ready)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     os.setsid()
 
