@@ -1,66 +1,60 @@
-"""What `boot`, `run` and `plan` share: their options, and from words to spec and facts."""
+"""What `boot`, `run` and `plan` share: their options; from words and files to spec and facts."""
 
 from __future__ import annotations
 
 import os
+import sys
 
+from machinectl_py.config.assemble import Frame, make_spec
+from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
-from machinectl_py.config.options import Choices, make_spec
-from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, UsageError
+from machinectl_py.config.table import SETTINGS, Setting
+from machinectl_py.errors import DeniedError, NotFoundError, UsageError
 from machinectl_py.images import store
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
+from machinectl_py.plan.unsupported import check_supported
+from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
-    from machinectl_py.config.spec import MachineSpec, Payload
+    from machinectl_py.config.merge import FilesMode
+    from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind
     from machinectl_py.plan.facts import HostFacts
 
-MACHINE_OPTIONS = (
-    Option(name="--directory", short="-D", value="DIR", help="boot this directory"),
-    Option(name="--machine", short="-M", value="NAME", help="name the machine"),
-    Option(name="--hostname", value="NAME", help="its hostname, by default its name"),
-    Option(name="--uuid", value="UUID", help="its machine ID, where the tree has none"),
-    Option(
-        name="--setenv", short="-E", value="NAME[=VALUE]", many=True, help="set a variable of PID 1"
-    ),
-    Option(name="--private-network", help="a network namespace of its own, with lo alone"),
-    Option(name="--capability", value="CAP,…", many=True, help="retain capabilities besides"),
-    Option(name="--drop-capability", value="CAP,…", many=True, help="drop capabilities"),
-    Option(name="--no-new-privileges", help="let no program inside gain privileges"),
-    Option(
-        name="--system-call-filter",
-        value="NAMES",
-        many=True,
-        help="allow system calls and @groups, with ~ before the first deny them",
-    ),
-    Option(name="--bind", value="PATH[:PATH]", many=True, help="show a path of the host inside"),
-    Option(name="--bind-ro", value="PATH[:PATH]", many=True, help="idem, read-only"),
-    Option(name="--tmpfs", value="PATH[:OPTIONS]", many=True, help="mount a tmpfs inside"),
-    Option(name="--read-only", help="mount the root read-only"),
-    Option(name="--rlimit", value="NAME=SOFT[:HARD]", many=True, help="a resource limit"),
-    Option(name="--slice", short="-S", value="SLICE", help="by default machine.slice"),
-    Option(name="--property", value="NAME=VALUE", many=True, help="a property of the scope"),
-    Option(
-        name="--register",
-        value="BOOL",
-        choices=("yes", "no", "true", "false", "on", "off", "1", "0"),
-        help="with systemd-machined, if it runs",
-    ),
-    Option(name="--keep-unit", help="stay in the unit that this runs in"),
-    Option(
-        name="--cgroup-manager",
-        value="NAME",
-        choices=("auto", "systemd", "unit", "embedded"),
-        help="auto, systemd, unit, embedded",
-    ),
-    Option(name="--kill-signal", value="SIGNAL", help="for an orderly stop"),
+SETTINGS_OPTION = Option(
+    name="--settings",
+    value="MODE",
+    choices=("yes", "no", "override", "trusted", "true", "false", "on", "off", "1", "0"),
+    help="how far a settings file counts: yes, no, override, trusted",
+)
+_SETTINGS_MODES = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
+
+
+def setting_options(*without: str) -> tuple[Setting, ...]:
+    """Return the rows of the table that are options, but those of these names without dashes."""
+    hidden = {"", *(f"--{name}" for name in without)}
+    return tuple(row for row in SETTINGS if row.name not in hidden)
+
+
+# A machine in the background has no console of ours, and its payload is its init.
+BACKGROUND_OPTIONS = (
+    *setting_options("boot", "as-pid2", "console", "pipe", "background"),
+    SETTINGS_OPTION,
 )
 
 
-def resolve_root(arguments: Arguments) -> tuple[str, str, list[str]]:
+class Target(Record):
+    """The machine that is meant."""
+
+    name: str
+    root: str
+    words: tuple[str, ...]  # of the command line, that are left
+
+
+def resolve(arguments: Arguments) -> Target:
     """Return the machine's name, its root, and the words that are left.
 
     Raises:
@@ -82,67 +76,90 @@ def resolve_root(arguments: Arguments) -> tuple[str, str, list[str]]:
         root = store.find_root(image)
         name = arguments.text("machine", image)
     store.check_name(name)
-    store.check_tree(root)
-    return name, root, words
+    if os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off"):
+        store.check_tree(root)
+    return Target(name=name, root=root, words=tuple(words))
+
+
+def read_values(arguments: Arguments, target: Target) -> Values:
+    """Return what options and settings files say of a machine.
+
+    Raises:
+        UsageError, ConfigError: a value is not valid.
+    """
+    options = from_options(arguments.values, SETTINGS)
+    if target.words:  # which say how to start, as Parameters= does
+        options = options.replace(said=options.said | {"start"})
+    asked = arguments.text("settings", "yes")
+    mode: FilesMode = _SETTINGS_MODES.get(asked, asked)  # type: ignore[assignment]  # a choice
+    files = EMPTY
+    if mode != "no":
+        from machinectl_py.config.nspawn_file import settings_files
+
+        if found := settings_files(target.name, target.root):
+            from machinectl_py.config.merge import from_files
+
+            files = from_files(found, warn, lenient=False, trust_all=mode == "trusted")
+    return _read_in(merge(options, files, SETTINGS, mode))
+
+
+def warn(text: str) -> None:
+    """Tell something that is no reason to stop."""
+    sys.stderr.write(f"pymachine: {text}\n")
+
+
+def _read_in(values: Values) -> Values:
+    """Put the contents in the place of files that are named: credentials and profiles."""
+    if "load_credentials" in values.values:
+        from machinectl_py.config.credentials import load_credential
+
+        loaded = tuple(load_credential(*pair) for pair in values.values["load_credentials"])
+        values.values["credentials"] = (*values.get("credentials", ()), *loaded)
+    if path := values.get("seccomp_profile", ""):
+        try:
+            with open(path, encoding="utf-8") as file:
+                values.values["seccomp_profile"] = file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotFoundError(f"Failed to read the seccomp profile {path}: {error}") from error
+    return values
 
 
 def make_machine(
-    arguments: Arguments,
+    target: Target,
+    values: Values,
     *,
-    name: str,
-    root: str,
-    payload: Payload,
-    console: str,
+    kind: PayloadKind,
+    argv: tuple[str, ...],
+    console: ConsoleMode,
     foreground: bool,
 ) -> tuple[MachineSpec, HostFacts]:
-    """Return spec and facts of the machine that the options describe.
+    """Return spec and facts of the machine that the settings describe.
 
     Raises:
         DeniedError: the caller is not root.
-        ConfigError: a value is not valid.
+        ConfigError, UnsupportedError: settings do not go together, or are not supported here.
     """
     if os.geteuid():
         raise DeniedError("Only root may start machines", "Try again with sudo.")
-    for option in ("bind", "bind-ro"):
-        for text in arguments.texts(option):
-            source = text.partition(":")[0]
-            if not os.path.exists(source):
-                raise NotFoundError(f"--{option}={text}: there is no {source} on this host")
-    signal = signal_number(arguments.text("kill-signal")) if arguments.given("kill-signal") else 0
-    spec = make_spec(
-        Choices(arguments.values, dict(os.environ)),
-        name=name,
-        root=root,
-        machine_id=store.machine_id(root) or os.urandom(16).hex(),
-        payload=payload.replace(kill_signal=signal),
+    frame = Frame(
+        name=target.name,
+        root=target.root,
+        kind=kind,
+        argv=argv,
         console=console,
+        tree_id=store.machine_id(target.root),
+        new_id=os.urandom(16).hex(),
+        environment=dict(os.environ),
         capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
     )
-    manager = manager_kind(spec.cgroup.manager, arguments.flag("keep-unit"))
-    register = spec.cgroup.register and has_machined()
+    spec = make_spec(values, frame)
+    check_supported(spec)
+    manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
     facts = probe_facts(
-        root,
+        target.root,
         manager=manager,
-        register=register,
+        register=spec.cgroup.register and has_machined(),
         foreground=foreground,
         bind_users=spec.bind_users.names,
     )
     return spec, facts
-
-
-def signal_number(text: str) -> int:
-    """Return the number of a signal: "TERM", "SIGTERM", "15", "SIGRTMIN+3".
-
-    Raises:
-        ConfigError: there is no such signal.
-    """
-    import _signal
-
-    plain = text.upper().removeprefix("SIG")
-    base, plus, more = plain.partition("+")
-    number = int(base) if base.isdigit() else getattr(_signal, f"SIG{base}", 0)
-    if plus and more.isdigit():
-        number += int(more)
-    if not 0 < number <= _signal.SIGRTMAX or (plus and not more.isdigit()):
-        raise ConfigError(f"There is no signal '{text}'")
-    return int(number)

@@ -95,3 +95,19 @@ def inherited_credentials() -> tuple[CredentialSpec, ...]:
     except OSError:
         return ()
     return tuple(inherited_credential(name) for name in names)
+
+
+def load_credential(name: str, path: str) -> CredentialSpec:
+    """Return a credential from an absolute path, or one of the service that we run as.
+
+    Raises:
+        ConfigError: neither a path nor a valid name.
+        NotFoundError: it cannot be read.
+    """
+    if not path.startswith("/"):
+        return encode(name, decode(inherited_credential(path)))
+    try:
+        with open(path, "rb") as file:
+            return encode(name, file.read(_TOTAL_SIZE_MAX + 1))
+    except OSError as error:
+        raise NotFoundError(f"Failed to read the credential {path}: {error.strerror}") from error

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from machinectl_py.cli.machine_options import MACHINE_OPTIONS, make_machine, resolve_root
+from machinectl_py.cli.machine_options import (
+    BACKGROUND_OPTIONS,
+    make_machine,
+    read_values,
+    resolve,
+)
 from machinectl_py.cli.parse import Arguments
 from machinectl_py.config.option import Option
-from machinectl_py.config.spec import Payload
 from machinectl_py.errors import ConflictError, NotFoundError, UsageError
 from machinectl_py.images import store
 from machinectl_py.runtime.launcher import Background
@@ -30,7 +34,7 @@ OPTIONS = (
     Option(name="--timeout", value="SECONDS", help="for getting ready, by default 90; 0: for ever"),
     Option(name="--attach", help="stay on its console; ^] three times leaves it"),
     Option(name="--quiet", short="-q", help="say nothing of success"),
-    *MACHINE_OPTIONS,
+    *BACKGROUND_OPTIONS,
 )
 COMMAND = 1
 
@@ -39,23 +43,26 @@ def run(arguments: Arguments) -> int:
     """Boot the machine."""
     if arguments.flag("pull"):
         _pull_missing(arguments)
-    name, root, words = resolve_root(arguments)
+    target = resolve(arguments)
+    name = target.name
     if is_supervised(name):
         raise ConflictError(
             f"Machine '{name}' is running already", f"'pymachine status {name}' shows it."
         )
-    init = store.find_init(root)
+    init = store.find_init(target.root)
+    values = read_values(arguments, target)
     spec, facts = make_machine(
-        arguments,
-        name=name,
-        root=root,
-        payload=Payload(kind="boot", argv=(init, *words)),
+        target,
+        values,
+        kind="boot",
+        argv=(init, *(target.words or values.get("parameters", ()))),
         console="background",
         foreground=False,
     )
+    keep_unit = values.flag("keep_unit")
     timeout = arguments.number("timeout", 90)
     attach = arguments.flag("attach")
-    start = Background(spec, facts, log=1 if arguments.flag("keep-unit") else -1)
+    start = Background(spec, facts, log=1 if keep_unit else -1)
     progress = sys.stderr.isatty() and not arguments.flag("quiet")
     if progress:
         start.progress = _show
@@ -65,7 +72,7 @@ def run(arguments: Arguments) -> int:
         if progress:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
-    if "NOTIFY_SOCKET" in os.environ and arguments.flag("keep-unit"):
+    if "NOTIFY_SOCKET" in os.environ and keep_unit:
         _notify(f"MAINPID={started.supervisor}\nREADY=1\nSTATUS=Machine {name} is running.")
     if attach:
         return _attach(name)

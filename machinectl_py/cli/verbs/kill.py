@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from machinectl_py.cli.machine_options import signal_number
 from machinectl_py.config.option import Option
+from machinectl_py.config.values import signal
 from machinectl_py.errors import UsageError
 from machinectl_py.runtime import stop
 
@@ -26,7 +26,11 @@ def run(arguments: Arguments) -> int:
     """Send the signal."""
     if not arguments.words:
         raise UsageError("'kill' needs the name of a machine")
-    number = signal_number(arguments.text("signal", "SIGTERM"))
+    text = arguments.text("signal", "SIGTERM")
+    try:
+        number = signal(text)
+    except ValueError as error:
+        raise UsageError(f"--signal={text}: expected {error}") from error
     for name in arguments.words:
         stop.kill(name, number, arguments.text("whom", "all"))
     return 0

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from machinectl_py.cli.machine_options import MACHINE_OPTIONS, make_machine, resolve_root
+from machinectl_py.cli.machine_options import (
+    BACKGROUND_OPTIONS,
+    make_machine,
+    read_values,
+    resolve,
+)
 from machinectl_py.cli.render import JSON_OPTIONS, json_mode, print_json
-from machinectl_py.config.spec import Payload
 from machinectl_py.images import store
 from machinectl_py.plan.build import build_plan
 
@@ -20,18 +24,21 @@ DETAILS = """\
 In their order, grouped by the process that takes them, each with the manual page of the kernel call
 or interface behind it, and why it stands where it does."""
 EXAMPLE = "pymachine plan debian"
-OPTIONS = (*MACHINE_OPTIONS, *JSON_OPTIONS)
+# -j is JSON's here.
+OPTIONS = (*(row for row in BACKGROUND_OPTIONS if row.name != "--j"), *JSON_OPTIONS)
 COMMAND = -1
 
 
 def run(arguments: Arguments) -> int:
     """Print the plan."""
-    name, root, words = resolve_root(arguments)
+    target = resolve(arguments)
+    values = read_values(arguments, target)
+    words = target.words or values.get("parameters", ())
     spec, facts = make_machine(
-        arguments,
-        name=name,
-        root=root,
-        payload=Payload(kind="boot", argv=(store.find_init(root), *words)),
+        target,
+        values,
+        kind="boot",
+        argv=(store.find_init(target.root), *words),
         console="background",
         foreground=False,
     )

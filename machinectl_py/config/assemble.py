@@ -1,0 +1,318 @@
+"""From merged values to a `MachineSpec`; pure."""
+
+from __future__ import annotations
+
+from machinectl_py.config.spec import (
+    BindUserSpec,
+    CgroupSpec,
+    JournalForwardSpec,
+    LabelSpec,
+    MachineSpec,
+    NetworkSpec,
+    Payload,
+    Rlimit,
+    RootSpec,
+    SeccompSpec,
+    TimeSpec,
+    UsersSpec,
+)
+from machinectl_py.errors import ConfigError, UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.config.merge import Values
+    from machinectl_py.config.spec import ConsoleMode, NetworkKind, PayloadKind
+
+# What systemd-nspawn retains, in its words: systemd-nspawn(1), --capability=.
+DEFAULT_CAPABILITIES = (
+    "AUDIT_CONTROL AUDIT_WRITE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_OWNER KILL"
+    " LEASE LINUX_IMMUTABLE MKNOD NET_BIND_SERVICE NET_BROADCAST NET_RAW SETFCAP SETGID SETPCAP"
+    " SETUID SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_NICE SYS_PTRACE SYS_RESOURCE SYS_TTY_CONFIG"
+)
+# The kernel's limits for PID 1, NOFILE as systemd raises it; getrlimit(2).
+_DEFAULT_RLIMITS = {
+    "CORE": (0, -1),
+    "CPU": (-1, -1),
+    "DATA": (-1, -1),
+    "FSIZE": (-1, -1),
+    "MEMLOCK": (8 << 20, 8 << 20),
+    "MSGQUEUE": (819200, 819200),
+    "NICE": (0, 0),
+    "NOFILE": (1024, 524288),
+    "RSS": (-1, -1),
+    "RTPRIO": (0, 0),
+    "STACK": (8 << 20, -1),
+}
+_INIT_STOP_SIGNAL = 37  # SIGRTMIN+3: halt.target; systemd(1), "Signals"
+_COMMAND_STOP_SIGNAL = 15
+_TRUE = ("1", "yes", "y", "true", "t", "on")
+_FALSE = ("0", "no", "n", "false", "f", "off")
+# Any of these makes the network namespace private.
+_LINKS = (
+    *("network_veth", "network_bridge", "network_zone", "network_interface"),
+    *("network_macvlan", "network_ipvlan", "network_veth_extra"),
+)
+
+
+class Frame:
+    """What a machine is besides its settings: names, and what was found of its root."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str,
+        kind: PayloadKind,
+        argv: tuple[str, ...],
+        console: ConsoleMode,
+        tree_id: str,
+        new_id: str,
+        environment: dict[str, str],
+        capability_numbers: dict[str, int],
+    ) -> None:
+        """Hold them.
+
+        Args:
+            name: of the machine.
+            root: absolute path of its root directory or image.
+            kind: what the payload is.
+            argv: of the payload.
+            console: where its input and output go.
+            tree_id: the machine ID that the tree has, "" if none.
+            new_id: the one that it gets else, if no setting gives it one.
+            environment: the caller's.
+            capability_numbers: "CAP_CHOWN" → 0, of this kernel.
+        """
+        self.name, self.root, self.kind, self.argv = name, root, kind, argv
+        self.console, self.tree_id, self.new_id = console, tree_id, new_id
+        self.environment, self.capability_numbers = environment, capability_numbers
+
+
+def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = None) -> MachineSpec:
+    """Return the complete description of a machine.
+
+    Args:
+        values: what options and files say.
+        frame: what it is besides.
+        default_users: the user namespace if nobody says anything of it; None for none.
+
+    Raises:
+        ConfigError: settings do not go together.
+        UnsupportedError: a setting is not supported.
+    """
+    for field, what in (("mstack", "Mount stacks (--mstack=)"), ("oci_bundle", "OCI bundles")):
+        if values.get(field, ""):
+            raise UnsupportedError(f"{what} are not supported")
+    network = _network(values)
+    environment = frame.environment
+    api = environment.get("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "")
+    spec = MachineSpec(
+        name=frame.name,
+        root=frame.root,
+        payload=_payload(values, frame),
+        hostname=values.get("hostname", "") or frame.name,
+        machine_id=frame.tree_id or values.get("uuid", frame.new_id),
+        rootfs=_rootfs(values),
+        console=frame.console,
+        background=values.get("background", ""),
+        users=_users(values, default_users or UsersSpec()),
+        network=network,
+        time=TimeSpec(
+            private=values.get("private_time", True),
+            monotonic=values.get("monotonic", 0),
+            boottime=values.get("boottime", 0),
+        ),
+        api_writable=api in _TRUE,
+        api_writable_network=api == "network",
+        tmpfs_tmp=environment.get("SYSTEMD_NSPAWN_TMPFS_TMP") not in _FALSE,
+        capabilities=_capabilities(values, network, frame.capability_numbers),
+        ambient=_mask(values.get("ambient_capability", ()), frame.capability_numbers),
+        no_new_privileges=values.flag("no_new_privileges"),
+        seccomp=_seccomp(values, environment),
+        labels=LabelSpec(
+            selinux=values.get("selinux_context", ""),
+            selinux_apifs=values.get("selinux_apifs_context", ""),
+            apparmor=values.get("apparmor_profile", ""),
+        ),
+        mounts=values.get("mounts", ()),
+        rlimits=_rlimits(values),
+        oom_score_adjust=values.get("oom_score_adjust", None),
+        cpu_affinity=values.get("cpu_affinity", ()),
+        personality=values.get("personality", ""),
+        resolv_conf=values.get("resolv_conf", "auto"),
+        timezone=values.get("timezone", "auto"),
+        link_journal=values.get("link_journal", "auto").removeprefix("try-"),
+        link_journal_try=values.get("link_journal", "").startswith("try-"),
+        journal_forward=JournalForwardSpec(
+            path=values.get("forward_journal", ""),
+            limits=tuple(dict(values.get("forward_journal_limits", ())).items()),
+        ),
+        credentials=values.get("credentials", ()),
+        bind_users=BindUserSpec(
+            names=tuple(dict.fromkeys(values.get("bind_user", ()))),
+            shell=values.get("bind_user_shell", ""),
+            groups=tuple(dict.fromkeys(values.get("bind_user_groups", ()))),
+        ),
+        cgroup=CgroupSpec(
+            manager=values.get("cgroup_manager", "auto"),
+            slice=values.get("slice", "machine.slice"),
+            properties=values.get("properties", ()),
+            register=values.get("register", "auto") != "no",
+        ),
+    )
+    check(spec)
+    return spec
+
+
+def _payload(values: Values, frame: Frame) -> Payload:
+    stop = _INIT_STOP_SIGNAL if frame.kind == "boot" else _COMMAND_STOP_SIGNAL
+    variables: dict[str, str] = {}
+    if "TERM" in frame.environment:
+        variables["TERM"] = frame.environment["TERM"]
+    elif frame.console == "interactive" or frame.kind == "boot":
+        variables["TERM"] = "vt220"
+    if pairs := values.get("environment", ()):
+        from machinectl_py.config.values import from_caller
+
+        variables |= from_caller(pairs, frame.environment)
+    return Payload(
+        kind=frame.kind,
+        argv=frame.argv,
+        working_directory=values.get("chdir", ""),
+        environment=tuple(variables.items()),
+        user=values.get("user", ""),
+        kill_signal=values.get("kill_signal", stop),
+        notify_ready=values.flag("notify_ready"),
+    )
+
+
+def _rootfs(values: Values) -> RootSpec:
+    new, old = values.get("pivot_root", ("", ""))
+    return RootSpec(
+        image=bool(values.get("image", "")),
+        image_policy=values.get("image_policy", ""),
+        root_hash=values.get("root_hash", ""),
+        root_hash_signature=values.get("root_hash_signature", ""),
+        verity_data=values.get("verity_data", ""),
+        template=values.get("template", ""),
+        ephemeral=values.flag("ephemeral"),
+        read_only=values.flag("read_only"),
+        volatile=values.get("volatile", "no"),
+        pivot_new=new,
+        pivot_old=old,
+    )
+
+
+def _users(values: Values, default: UsersSpec) -> UsersSpec:
+    if "private_users" not in values.values and "users_ownership" not in values.values:
+        return default.replace(delegate=values.get("users_delegate", 0))
+    mode, base, count = values.get("private_users", ("no", 0, 65536))
+    return UsersSpec(
+        mode=mode,
+        base=base,
+        count=count,
+        ownership=values.get("users_ownership", "auto" if mode == "pick" else "off"),
+        delegate=values.get("users_delegate", 0),
+    )
+
+
+def _network(values: Values) -> NetworkSpec:
+    path = values.get("network_namespace_path", "")
+    linked = any(values.get(field, ()) for field in _LINKS)
+    kind: NetworkKind = "private" if linked or values.flag("private_network") else "host"
+    if path and linked:
+        raise ConfigError("--network-namespace-path= goes with no other option of the network")
+    bridge, zone = values.get("network_bridge", ""), values.get("network_zone", "")
+    return NetworkSpec(
+        kind="path" if path else kind,
+        namespace_path=path,
+        veth=values.flag("network_veth") or bool(bridge or zone),
+        bridge=bridge,
+        zone=zone,
+        interfaces=values.get("network_interface", ()),
+        macvlan=values.get("network_macvlan", ()),
+        ipvlan=values.get("network_ipvlan", ()),
+        veth_extra=values.get("network_veth_extra", ()),
+        ports=values.get("ports", ()),
+    )
+
+
+def _mask(names: tuple[str, ...], numbers: dict[str, int]) -> int:
+    found = 0
+    for name in names:
+        if name == "all":
+            found |= (1 << len(numbers)) - 1
+        elif name in numbers:
+            found |= 1 << numbers[name]
+        else:
+            raise ConfigError(f"There is no capability {name}")
+    return found
+
+
+def _capabilities(values: Values, network: NetworkSpec, numbers: dict[str, int]) -> int:
+    default = sum(1 << numbers[f"CAP_{name}"] for name in DEFAULT_CAPABILITIES.split())
+    if network.kind == "private":
+        default |= 1 << numbers["CAP_NET_ADMIN"]
+    added = _mask(values.get("capability", ()), numbers)
+    return (default | added) & ~_mask(values.get("drop_capability", ()), numbers)
+
+
+def _seccomp(values: Values, environment: dict[str, str]) -> SeccompSpec:
+    words = values.get("system_call_filter", ())
+    families = values.get("address_families", ())
+    denied = tuple(word[1:] for word in families if word.startswith("~"))
+    if denied and len(denied) < len(families):
+        raise ConfigError("--restrict-address-families= either allows or denies, not both")
+    suppress = environment.get("SYSTEMD_SUPPRESS_SYNC") in _TRUE
+    return SeccompSpec(
+        enabled=environment.get("SYSTEMD_SECCOMP") not in _FALSE,
+        allow=tuple(word for word in words if not word.startswith("~")),
+        deny=tuple(word[1:] for word in words if word.startswith("~")),
+        profile=values.get("seccomp_profile", ""),
+        suppress_sync=values.get("suppress_sync", suppress),
+        families=denied or families,
+        families_deny=bool(denied),
+    )
+
+
+def _rlimits(values: Values) -> tuple[Rlimit, ...]:
+    limits = {
+        name: Rlimit(name=name, soft=soft, hard=hard)
+        for name, (soft, hard) in _DEFAULT_RLIMITS.items()
+    }
+    limits |= {limit.name: limit for limit in values.get("rlimits", ())}
+    return tuple(limits.values())
+
+
+def check(spec: MachineSpec) -> None:
+    """Refuse settings that do not go together, as systemd-nspawn does.
+
+    Raises:
+        ConfigError: the first that does not.
+    """
+    rootfs, network, users = spec.rootfs, spec.network, spec.users
+    chown = users.ownership == "chown"
+    ambient_all = spec.ambient and spec.ambient & spec.capabilities != spec.ambient
+    rules = (
+        (network.bridge and network.zone, "--network-bridge= and --network-zone="),
+        (network.ports and network.kind != "private", "--port= and the host's network"),
+        (rootfs.ephemeral and rootfs.template, "--ephemeral and --template="),
+        (rootfs.template and rootfs.image, "--template= and --image="),
+        (chown and rootfs.read_only, "--private-users-ownership=chown and --read-only"),
+        (chown and rootfs.volatile != "no", "--private-users-ownership=chown and --volatile="),
+        (
+            rootfs.ephemeral
+            and spec.link_journal in ("host", "guest")
+            and not spec.link_journal_try,
+            f"--ephemeral and --link-journal={spec.link_journal}",
+        ),
+        (users.mode != "no" and spec.api_writable, "--private-users= and writable API mounts"),
+        (spec.ambient and spec.payload.kind == "boot", "--ambient-capability= and --boot"),
+    )
+    for wrong, what in rules:
+        if wrong:
+            raise ConfigError(f"{what} do not go together")
+    if ambient_all:
+        raise ConfigError("--ambient-capability= has capabilities that --capability= does not")
+    if spec.bind_users.names and users.mode == "no":
+        raise ConfigError("--bind-user= needs a user namespace", "Add --private-users=pick.")

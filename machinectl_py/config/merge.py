@@ -1,0 +1,178 @@
+"""Settings from the command line and from files become one set of values, each with its origin."""
+
+from __future__ import annotations
+
+from machinectl_py.errors import ConfigError, UsageError
+from machinectl_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Literal
+
+    from machinectl_py.config.table import Setting
+
+    # systemd-nspawn(1), --settings=
+    FilesMode = Literal["yes", "no", "override", "trusted"]
+    Warn = Callable[[str], None]
+
+
+class Source(Record):
+    """Values of one place: by field, with where each was said; and what was said at all."""
+
+    values: dict[str, Any]
+    origins: dict[str, str]
+    said: frozenset[str]  # fields and masks, also of what was taken back
+
+
+class Values:
+    """The merged values, by field; what nobody said is missing."""
+
+    def __init__(self, values: dict[str, Any], origins: dict[str, str]) -> None:
+        """Hold the values, and where each comes from: "--bind" or "PATH:LINE"."""
+        self.values, self.origins = values, origins
+
+    def get(self, field: str, default: Any) -> Any:
+        """Return a value, or `default` if nobody said any."""
+        return self.values.get(field, default)
+
+    def flag(self, field: str) -> bool:
+        """Return a truth value, False if nobody said any."""
+        return bool(self.values.get(field, False))
+
+
+def collect(said: Iterable[tuple[Setting, str, str]], refuse: Callable[[str], None]) -> Source:
+    """Read texts into values, in their order.
+
+    Args:
+        said: row, text and origin of each.
+        refuse: is told of a text that is not valid; if it returns, the text is passed over.
+    """
+    from machinectl_py.config.kinds import read
+
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    fields: set[str] = set()
+    for row, text, origin in said:
+        fields |= {row.field, row.masks} - {""}
+        if not text and row.kind not in _MAY_BE_EMPTY:
+            values.pop(row.field, None)
+            origins.pop(row.field, None)
+            continue
+        try:
+            value = read(row.kind, text)
+        except ValueError as error:
+            refuse(f"{origin}={text}: expected {error}")
+            continue
+        values[row.field] = (*values.get(row.field, ()), *value) if row.many else value
+        origins[row.field] = origin
+    return Source(values=values, origins=origins, said=frozenset(fields))
+
+
+_MAY_BE_EMPTY = frozenset({"background"})
+
+
+def from_options(given: dict[str, Any], table: Iterable[Setting]) -> Source:
+    """Return what a command line says.
+
+    Args:
+        given: by option without dashes a text, or a list of texts of one that adds up.
+        table: the rows.
+
+    Raises:
+        UsageError: a text is not valid.
+    """
+    rows = [row for row in table if row.kind and row.name[2:] in given]
+    if not rows:
+        return EMPTY
+
+    def said() -> Iterable[tuple[Setting, str, str]]:
+        for row in rows:
+            texts = given[row.name[2:]]
+            for text in texts if isinstance(texts, list) else [texts]:
+                yield row, str(text), row.name
+
+    def refuse(problem: str) -> None:
+        raise UsageError(problem)
+
+    return collect(said(), refuse)
+
+
+EMPTY = Source(values={}, origins={}, said=frozenset())
+
+
+def from_files(
+    files: list[tuple[str, bool]], warn: Warn, *, lenient: bool, trust_all: bool = False
+) -> Source:
+    """Return what files say, later ones after earlier ones.
+
+    Args:
+        files: paths, and whether each is trusted.
+        warn: is told of unknown keys, and of privileged ones in a file that is not trusted.
+        lenient: whether what is not valid is passed over with a warning, as systemd-nspawn does.
+        trust_all: whether all files are trusted.
+
+    Raises:
+        ConfigError: a file cannot be read, or what it says is not valid.
+    """
+    from machinectl_py.config.nspawn_file import read_file
+    from machinectl_py.config.table import by_key
+
+    def refuse(problem: str) -> None:
+        if not lenient:
+            raise ConfigError(problem)
+        warn(f"{problem}; passed over")
+
+    def complain(path: str, line: int, problem: str) -> None:
+        refuse(f"{path}:{line}: {problem}")
+
+    rows = by_key()
+    sections = {section for section, _ in rows}
+
+    def said() -> Iterable[tuple[Setting, str, str]]:
+        for path, trusted in files:
+            for entry in read_file(path, complain):
+                where = f"{entry.path}:{entry.line}: {entry.key}"
+                row = rows.get((entry.section, entry.key))
+                if row is None:
+                    if entry.section in sections or not entry.section.startswith("X-"):
+                        warn(f"{where}= in [{entry.section}] is not known; passed over")
+                elif not trusted and not trust_all and _needs_trust(row, entry.value):
+                    warn(f"{where}= is passed over, as {entry.path} is not trusted")
+                else:
+                    yield row, entry.value, where
+
+    return collect(said(), refuse)
+
+
+def _needs_trust(row: Setting, text: str) -> bool:
+    # To deny system calls takes no trust.
+    return row.privileged and not (row.kind == "filter" and text.startswith("~"))
+
+
+def merge(options: Source, files: Source, table: Iterable[Setting], mode: FilesMode) -> Values:
+    """Return the values of both: those of the command line come first, or with "override" last.
+
+    What the command line says of a field hides the same field, and those of the same mask, in
+    files. Resource limits hide one another by name.
+    """
+    if not files.said:
+        return Values(dict(options.values), dict(options.origins))
+    masks = {row.field: row.masks for row in table if row.masks}
+    if mode == "override":
+        first, second = options, files
+        kept = dict(first.values)
+    else:
+        first, second = files, options
+        kept = {
+            field: value
+            for field, value in first.values.items()
+            if field not in second.said and masks.get(field) not in second.said
+        }
+    values = kept | second.values
+    if "rlimits" in files.values and "rlimits" in options.values:
+        by_name = {limit.name: limit for limit in first.values["rlimits"]}
+        by_name |= {limit.name: limit for limit in second.values["rlimits"]}
+        values["rlimits"] = tuple(by_name.values())
+    origins = {field: first.origins[field] for field in kept} | second.origins
+    return Values(values, {field: origins[field] for field in values})

@@ -1,0 +1,421 @@
+"""Settings: options, keys of `.nspawn` files, their merging, the spec, and back again."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from machinectl_py.config import kinds, nspawn_file
+from machinectl_py.config.assemble import Frame, make_spec
+from machinectl_py.config.merge import EMPTY, from_files, from_options, merge
+from machinectl_py.config.render import lines
+from machinectl_py.config.spec import BindMount, OverlayMount, PortSpec, Rlimit, TmpfsMount
+from machinectl_py.config.table import GROUPS, SETTINGS, by_key
+from machinectl_py.config.words import join_fields, join_words, split_fields, split_words
+from machinectl_py.errors import ConfigError, PymachineError, UnsupportedError, UsageError
+from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+
+NUMBERS = {name: number for number, name in enumerate(CAPABILITY_NAMES)}
+ID = "0123456789abcdef0123456789abcdef"
+
+# A text of each kind that is valid, and not what holds if nothing is said.
+EXAMPLES = {
+    "absolute-path": ["/srv"],
+    "boolean": ["yes", "no"],
+    "volatile": ["state", "overlay"],
+    "root-hash": ["00112233445566778899aabbccddeeff"],
+    "text": ["x"],
+    "pivot-root": ["/new", "/new:/old"],
+    "words": ["one 'two three' \"\""],
+    "environment": ["A=1 'B=two words'"],
+    "user": ["nobody", "1000"],
+    "user-list": ["alice bob"],
+    "signal": ["SIGTERM", "RTMIN+4", "15"],
+    "hostname": ["a-b.c"],
+    "id128": [ID, "01234567-89ab-cdef-0123-456789abcdef"],
+    "slice": ["web.slice", "web"],
+    "assignment": ["MemoryMax=1G"],
+    "manager": ["embedded"],
+    "rlimit": ["NOFILE=100:200", "LimitCORE=infinity"],
+    "oom-score": ["-500"],
+    "numbers": ["0-3,5"],
+    "personality": ["x86"],
+    "private-users": ["pick", "identity", "managed", "524288:65536", "yes"],
+    "ownership": ["map", "foreign"],
+    "number": ["3"],
+    "interface-pair": ["eth7:in0"],
+    "macvlan-pair": ["eth7"],
+    "ipvlan-pair": ["eth7"],
+    "veth-pair": ["ve-a:in"],
+    "interface": ["br0"],
+    "zone": ["green"],
+    "port": ["udp:53:5353", "80"],
+    "capabilities": ["CAP_SYS_TIME,net_admin"],
+    "filter": ["@clock keyctl", "~@mount ptrace"],
+    "families": ["AF_INET AF_UNIX", "~AF_PACKET", "none"],
+    "path": ["/some/file"],
+    "resolv-conf": ["copy-host", "off"],
+    "timezone": ["symlink"],
+    "link-journal": ["try-guest", "host"],
+    "bind": ["/a\\:b:/c:norbind,idmap", "-/may/be", "+/in:/out", ":/empty"],
+    "bind-ro": ["/a"],
+    "inaccessible": ["/boot"],
+    "tmpfs": ["/t:size=1M,mode=0700"],
+    "overlay": ["/l1:/l2:/u:/t", "/l:/u", "+/l::/t"],
+    "overlay-ro": ["/l:/u:/t"],
+    "shell": ["/bin/sh", "yes"],
+    "span": ["1h 30min", "2.5s"],
+    "credential": ["name:a\\x20b\\n"],
+    "credential-file": ["name:/path"],
+}
+
+
+def frame(**changes):
+    fields = {
+        "name": "m",
+        "root": "/r",
+        "kind": "command",
+        "argv": ("true",),
+        "console": "pipe",
+        "tree_id": "",
+        "new_id": ID,
+        "environment": {},
+        "capability_numbers": NUMBERS,
+    }
+    return Frame(**(fields | changes))
+
+
+def spec_of_options(**options):
+    values = {name.replace("_", "-"): text for name, text in options.items()}
+    return make_spec(merge(from_options(values, SETTINGS), EMPTY, SETTINGS, "yes"), frame())
+
+
+def read(tmp_path, text, *, trusted=True, lenient=False):
+    path = tmp_path / "m.nspawn"
+    path.write_text(text)
+    warnings = []
+    return from_files([(str(path), trusted)], warnings.append, lenient=lenient), warnings
+
+
+def spec_of_file(tmp_path, text, **options):
+    files, _ = read(tmp_path, text)
+    values = {name.replace("_", "-"): value for name, value in options.items()}
+    merged = merge(from_options(values, SETTINGS), files, SETTINGS, "yes")
+    return make_spec(merged, frame())
+
+
+def test_the_table_is_well_formed():
+    names = [row.name for row in SETTINGS if row.name]
+    keys = [(row.section, row.key) for row in SETTINGS if row.key]
+    assert len(names) == len(set(names))
+    assert len(keys) == len(set(keys))
+    for row in SETTINGS:
+        assert row.group in GROUPS
+        assert bool(row.section) == bool(row.key)
+        assert row.name or row.key
+        assert not row.key or row.kind
+
+
+def test_every_key_of_systemd_nspawn_is_known():
+    # systemd.nspawn(5) of systemd 257, but for what is an option alone.
+    limits = "CPU FSIZE DATA STACK CORE RSS NOFILE AS NPROC MEMLOCK LOCKS SIGPENDING MSGQUEUE NICE"
+    exec_keys = (
+        "Boot Ephemeral ProcessTwo Parameters Environment User Capability AmbientCapability "
+        "DropCapability KillSignal Personality MachineID WorkingDirectory PivotRoot PrivateUsers "
+        "NotifyReady SystemCallFilter Hostname NoNewPrivileges OOMScoreAdjust CPUAffinity "
+        "ResolvConf LinkJournal Timezone SuppressSync"
+    )
+    files = (
+        "ReadOnly Volatile Bind BindReadOnly TemporaryFileSystem Inaccessible Overlay "
+        "OverlayReadOnly PrivateUsersChown PrivateUsersOwnership BindUser"
+    )
+    network = "Private Interface MACVLAN IPVLAN VirtualEthernet VirtualEthernetExtra Bridge Zone"
+    wanted = {("Exec", f"Limit{name}") for name in f"{limits} RTPRIO RTTIME".split()}
+    for section, keys in (("Exec", exec_keys), ("Files", files), ("Network", f"{network} Port")):
+        wanted |= {(section, key) for key in keys.split()}
+    assert wanted <= by_key().keys()
+
+
+def cases():
+    for row in SETTINGS:
+        kind = "rlimit-of-file" if row.kind.startswith("limit-") else row.kind
+        examples = EXAMPLES.get(kind, ["1:2", "infinity"] if kind == "rlimit-of-file" else [])
+        for text in examples:
+            if row.key:
+                yield pytest.param(row, text, id=f"{row.section}.{row.key}={text}")
+
+
+@pytest.mark.parametrize(("row", "text"), list(cases()))
+def test_what_is_read_is_written_so_that_it_is_read_again(row, text):
+    value = kinds.read(row.kind, text)
+    items = value if row.many else (value,)
+    for item in items:
+        again = kinds.read(row.kind, kinds.write(row.kind, item))
+        assert again == ((item,) if row.many else item)
+
+
+@pytest.mark.parametrize(("row", "text"), list(cases()))
+def test_option_key_spec_and_show_say_the_same(row, text, tmp_path):
+    """An option makes the spec that its key makes, and the spec's settings make it again."""
+    context = "[Network]\nPrivate=yes\n" if row.field == "ports" else ""
+    if row.field == "bind_user":
+        context = "[Exec]\nPrivateUsers=pick\n"
+    if row.field == "ambient_capability":
+        context = "[Exec]\nCapability=all\n"
+    if row.field in ("load_credentials", "credentials", "seccomp_profile"):
+        pytest.skip("secrets and contents of files are not shown")
+    by_file = spec_of_file(tmp_path, f"{context}[{row.section}]\n{row.key}={text}\n")
+    if row.name:
+        options = {row.name[2:].replace("-", "_"): [text] if row.many else text}
+        if row.masks in ("users", "capabilities") and context:
+            pytest.skip("the option hides the context")
+        assert spec_of_file(tmp_path, context, **options) == by_file
+    shown = "".join(f"[{section}]\n{key}={value}\n" for section, key, value, _ in lines(
+        by_file, tuple(CAPABILITY_NAMES)
+    ) if (section, key) != ("Exec", "Parameters"))  # fmt: skip
+    assert spec_of_file(tmp_path, shown) == by_file
+
+
+def test_an_empty_file_changes_nothing(tmp_path):
+    assert spec_of_file(tmp_path, "") == spec_of_options()
+    assert spec_of_file(tmp_path, "[Exec]\n\n[Network]\n# nothing\n") == spec_of_options()
+
+
+def test_an_option_hides_what_the_file_says_of_it(tmp_path):
+    text = "[Network]\nPrivate=yes\n[Files]\nBind=/etc\n[Exec]\nHostname=file\nLimitCPU=5\n"
+    spec = spec_of_file(tmp_path, text, private_network="no", bind=["/usr"], hostname="mine")
+    assert (spec.network.kind, spec.hostname) == ("host", "mine")
+    assert [mount.source for mount in spec.mounts] == ["/usr"]
+    assert Rlimit(name="CPU", soft=5, hard=5) in spec.rlimits
+
+
+def test_an_option_of_the_network_hides_the_whole_section(tmp_path):
+    spec = spec_of_file(tmp_path, "[Network]\nVirtualEthernet=yes\n", private_network="yes")
+    assert (spec.network.kind, spec.network.veth) == ("private", False)
+
+
+def test_limits_hide_one_another_by_name(tmp_path):
+    spec = spec_of_file(tmp_path, "[Exec]\nLimitCPU=5\nLimitNOFILE=7\n", rlimit=["NOFILE=9"])
+    limits = {limit.name: limit.soft for limit in spec.rlimits}
+    assert (limits["CPU"], limits["NOFILE"]) == (5, 9)
+
+
+def test_with_override_the_file_has_the_last_word(tmp_path):
+    files, _ = read(tmp_path, "[Exec]\nHostname=file\n")
+    options = from_options({"hostname": "mine", "chdir": "/srv"}, SETTINGS)
+    spec = make_spec(merge(options, files, SETTINGS, "override"), frame())
+    assert (spec.hostname, spec.payload.working_directory) == ("file", "/srv")
+
+
+def test_an_empty_value_takes_back_what_stands_before(tmp_path):
+    text = "[Files]\nBind=/a\nBind=\nBind=/b\n[Exec]\nHostname=x\nHostname=\n"
+    spec = spec_of_file(tmp_path, text)
+    assert [mount.source for mount in spec.mounts] == ["/b"]
+    assert spec.hostname == "m"
+    assert spec_of_file(tmp_path, "[Files]\nBind=/a\n", bind=[""]).mounts == ()
+
+
+def test_a_file_that_is_not_trusted_says_nothing_privileged(tmp_path):
+    text = "[Exec]\nCapability=all\nHostname=x\nDropCapability=CAP_CHOWN\n[Files]\nBind=/\n"
+    source, warnings = read(tmp_path, text, trusted=False)
+    assert set(source.values) == {"hostname", "drop_capability"}
+    assert len(warnings) == 2
+    assert "m.nspawn:2: Capability=" in warnings[0]
+    source, _ = read(tmp_path, "[Exec]\nSystemCallFilter=~ptrace\n", trusted=False)
+    assert source.values == {"system_call_filter": ("~ptrace",)}
+
+
+def test_unknown_keys_warn_and_sections_of_others_do_not(tmp_path):
+    _, warnings = read(tmp_path, "[Exec]\nNoSuchKey=1\n[Odd]\nA=1\n[X-Other]\nA=1\n")
+    assert len(warnings) == 2
+    assert "m.nspawn:2: NoSuchKey= in [Exec] is not known" in warnings[0]
+
+
+def test_a_value_that_is_not_valid_fails_with_file_and_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"m\.nspawn:2: Boot=maybe: expected yes or no"):
+        read(tmp_path, "[Exec]\nBoot=maybe\n")
+    source, warnings = read(tmp_path, "[Exec]\nBoot=maybe\nHostname=x\n", lenient=True)
+    assert source.values == {"hostname": "x"}
+    assert "passed over" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("Hostname=x\n", "in no section"),
+        ("[Exec\nHostname=x\n", "not closed"),
+        ("[Exec]\njust words\n", "no ="),
+        ("[Exec]\nHostname=\0\n", "zero byte"),
+    ],
+)
+def test_a_line_that_is_no_assignment_fails(tmp_path, text, problem):
+    with pytest.raises(ConfigError, match=problem):
+        read(tmp_path, text)
+
+
+def test_lines_are_joined_by_a_backslash_and_comments_passed_over():
+    text = b"\xef\xbb\xbf; c\n[Exec]\nParameters=a \\\n# c\n  b\\\n c\n"
+    (entry,) = nspawn_file.parse(text, "f", lambda *_: None)
+    assert (entry.key, entry.value.split(), entry.line) == ("Parameters", ["a", "b", "c"], 3)
+
+
+def test_files_are_found_as_systemd_finds_them(tmp_path, monkeypatch):
+    etc, run, images = (tmp_path / name for name in ("etc", "run", "images"))
+    for directory in (etc, run, images):
+        (directory / "m.nspawn.d").mkdir(parents=True)
+        (directory / "m.nspawn").touch()
+    monkeypatch.setattr(nspawn_file, "TRUSTED_DIRECTORIES", (str(etc), str(run)))
+    (run / "m.nspawn.d/10.conf").touch()
+    (etc / "m.nspawn.d/10.conf").touch()
+    (images / "m.nspawn.d/05.conf").touch()
+    (etc / "m.nspawn.d/skipped").touch()
+    assert nspawn_file.settings_files("m", f"{images}/m") == [
+        (f"{etc}/m.nspawn", True),
+        (f"{images}/m.nspawn.d/05.conf", False),
+        (f"{etc}/m.nspawn.d/10.conf", True),
+    ]
+    (etc / "m.nspawn").unlink()
+    (run / "m.nspawn").unlink()
+    assert nspawn_file.settings_files("m", f"{images}/m")[0] == (f"{images}/m.nspawn", False)
+
+
+def test_values_are_what_they_say(monkeypatch):
+    monkeypatch.chdir("/usr")
+    assert kinds.read("bind", "lib:/x") == (BindMount(source="/usr/lib", target="/x"),)
+    assert kinds.read("bind", "/a:/b:norbind,rootidmap")[0] == BindMount(
+        source="/a", target="/b", recursive=False, idmap="rootidmap"
+    )
+    assert kinds.read("tmpfs", "/t") == (TmpfsMount(target="/t", options="mode=0755"),)
+    assert kinds.read("overlay", "/l:/u") == (OverlayMount(lower=("/l",), upper="/u", target="/u"),)
+    assert kinds.read("port", "80") == (PortSpec(protocol="tcp", host=80, inside=80),)
+    assert kinds.read("signal", "SIGRTMIN+3") == 37
+    assert kinds.read("span", "1h 30min 1.5s") == 5_401_500_000_000
+    assert kinds.read("limit-NOFILE", "1K:infinity") == (Rlimit(name="NOFILE", soft=1024, hard=-1),)
+    assert kinds.read("private-users", "1") == ("fixed", 1, 65536)
+    assert kinds.read("numbers", "0-2 5") == (0, 1, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("boolean", "2"),
+        ("absolute-path", "relative"),
+        ("absolute-path", "/a/../b"),
+        ("bind", "/a:relative"),
+        ("bind", "/a:/b:sideways"),
+        ("bind", ""),
+        ("overlay", "/one"),
+        ("overlay", "::/t"),
+        ("port", "icmp:1"),
+        ("port", "70000"),
+        ("signal", "SIGNONE"),
+        ("signal", "65"),
+        ("id128", "0" * 32),
+        ("id128", "xyz"),
+        ("hostname", "-a"),
+        ("private-users", "4294967295"),
+        ("private-users", "0:0"),
+        ("interface", "a-name-that-is-too-long"),
+        ("zone", "much-too-long-zone"),
+        ("limit-CPU", "5:4"),
+        ("limit-CPU", "many"),
+        ("rlimit", "NONE=1"),
+        ("oom-score", "1001"),
+        ("numbers", "3-1"),
+        ("environment", "1A=x"),
+        ("words", "'open"),
+        ("credential", "a/b:c"),
+        ("credential", "n:\\xzz"),
+        ("families", "INET"),
+        ("span", "soon"),
+        ("pivot-root", "/a:/a"),
+        ("personality", "pdp11"),
+        ("number", "-1"),
+        ("root-hash", "abc"),
+        ("slice", ""),
+    ],
+)
+def test_what_is_not_valid_says_what_is_expected(kind, text):
+    with pytest.raises(ValueError, match=r"\w"):
+        kinds.read(kind, text)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"port": ["80"]},
+        {"network_bridge": "br0", "network_zone": "z"},
+        {"network_namespace_path": "/n", "network_veth": "yes"},
+        {"ephemeral": "yes", "link_journal": "host"},
+        {"private_users": "pick", "private_users_ownership": "chown", "read_only": "yes"},
+        {"ambient_capability": ["CAP_SYS_TIME"]},
+        {"bind_user": ["alice"]},
+        {"capability": ["CAP_NONE"]},
+        {"restrict_address_families": ["AF_UNIX", "~AF_INET"]},
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(options):
+    with pytest.raises(ConfigError):
+        spec_of_options(**options)
+
+
+def test_what_is_not_supported_says_so():
+    with pytest.raises(UnsupportedError, match="OCI bundles"):
+        spec_of_options(oci_bundle="/b")
+
+
+def test_a_wrong_option_is_a_matter_of_usage():
+    with pytest.raises(UsageError, match=r"--hostname=-a: expected a hostname"):
+        spec_of_options(hostname="-a")
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
+def test_words_are_split_as_they_were_joined(words):
+    assert split_words(join_words(tuple(words))) == tuple(words)
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_fields_are_split_as_they_were_joined(fields):
+    assert split_fields(join_fields(tuple(fields))) == fields
+
+
+KEYS = sorted({row.key for row in SETTINGS if row.key})
+SECTIONS = sorted({row.section for row in SETTINGS if row.section})
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+ANY_LINE = st.one_of(
+    ANY_TEXT,
+    st.sampled_from(SECTIONS).map(lambda section: f"[{section}]"),
+    st.builds(
+        "{}={}".format,
+        st.sampled_from(KEYS),
+        ANY_TEXT | st.sampled_from(sorted({t for texts in EXAMPLES.values() for t in texts})),
+    ),
+)
+
+
+@settings(max_examples=int(os.environ.get("PYMACHINE_TEST_FUZZ", "500")), deadline=None)
+@given(st.lists(ANY_LINE, max_size=12), st.booleans())
+def test_no_file_is_a_surprise(texts, lenient):
+    """A file makes a spec, or one error of ours; PYMACHINE_TEST_FUZZ= asks for more of them."""
+    data = "\n".join(["[Exec]", *texts]).encode()
+    rows = by_key()
+
+    def refuse(problem):
+        if not lenient:
+            raise ConfigError(problem)
+
+    def said():
+        for entry in nspawn_file.parse(data, "f", lambda _path, _line, text: refuse(text)):
+            row = rows.get((entry.section, entry.key))
+            if row:
+                yield row, entry.value, entry.key
+
+    from machinectl_py.config.merge import collect
+
+    try:
+        make_spec(merge(EMPTY, collect(said(), refuse), SETTINGS, "yes"), frame())
+    except PymachineError as error:
+        assert error.message  # noqa: PT017 - what is expected, if anything
