@@ -29,6 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
+    from machinectl_py.config.spec import MachineSpec
+
     MachinePhase = Literal["opening", "running", "closing"]
 
 
@@ -112,6 +114,24 @@ def read_state(name: str) -> MachineState:
         FileNotFoundError: there is none.
     """
     return MachineState.from_data(decode(read_text(f"{machine_dir(name)}/state.json")))
+
+
+def read_spec(state: MachineState) -> MachineSpec:
+    """Return the spec of a machine; root alone may, as it holds credentials.
+
+    Raises:
+        DeniedError: the caller is not root.
+    """
+    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.errors import DeniedError
+
+    try:
+        text = read_text(f"{machine_dir(state.name)}/spec.json")
+    except PermissionError as error:
+        raise DeniedError(
+            f"Only root may see the settings of machine '{state.name}'", "Try again with sudo."
+        ) from error
+    return MachineSpec.from_data(decode(text))
 
 
 def read_notify(name: str) -> NotifyState:

@@ -11,6 +11,7 @@ from machinectl_py.cli.machine_options import (
     resolve,
 )
 from machinectl_py.cli.render import JSON_OPTIONS, json_mode, print_json
+from machinectl_py.config.option import Option
 from machinectl_py.images import store
 from machinectl_py.plan.build import build_plan
 
@@ -25,7 +26,11 @@ In their order, grouped by the process that takes them, each with the manual pag
 or interface behind it, and why it stands where it does."""
 EXAMPLE = "pymachine plan debian"
 # -j is JSON's here.
-OPTIONS = (*(row for row in BACKGROUND_OPTIONS if row.name != "--j"), *JSON_OPTIONS)
+OPTIONS = (
+    Option(name="--show-settings", help="show the settings instead, each with where it is from"),
+    *(row for row in BACKGROUND_OPTIONS if row.name != "--j"),
+    *JSON_OPTIONS,
+)
 COMMAND = -1
 
 
@@ -42,6 +47,11 @@ def run(arguments: Arguments) -> int:
         console="background",
         foreground=False,
     )
+    if arguments.flag("show-settings"):
+        from machinectl_py.cli.settings_view import print_settings
+
+        print_settings(spec, values.origins)
+        return 0
     rows = build_plan(spec, facts).rows()
     mode = json_mode(arguments)
     if mode:

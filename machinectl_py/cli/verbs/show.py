@@ -35,6 +35,7 @@ OPTIONS = (
     Option(name="--P", short="-P", value="NAME", many=True, help="like -p NAME --value"),
     Option(name="--value", help="print values without names"),
     Option(name="--all", short="-a", help="print empty properties too"),
+    Option(name="--settings", help="print its settings instead, as a .nspawn file has them"),
     *JSON_OPTIONS,
 )
 COMMAND = -1
@@ -43,6 +44,8 @@ _TIMES = ("Timestamp",)  # of CLOCK_REALTIME
 
 def run(arguments: Arguments) -> int:
     """Print the properties of each machine."""
+    if arguments.flag("settings"):
+        return _show_settings(arguments)
     words = arguments.texts("property") + arguments.texts("P")
     names = tuple(name for word in words for name in word.split(","))
     if arguments.words:
@@ -60,6 +63,16 @@ def run(arguments: Arguments) -> int:
         if number and not value_only:
             sys.stdout.write("\n")
         _print(properties, empty=empty, value_only=value_only)
+    return 0
+
+
+def _show_settings(arguments: Arguments) -> int:
+    from machinectl_py.cli.settings_view import print_settings
+    from machinectl_py.runtime.state import read_spec
+
+    if len(arguments.words) != 1:
+        raise UsageError("'show --settings' takes the name of one machine")
+    print_settings(read_spec(require_running(arguments.words[0])))
     return 0
 
 
