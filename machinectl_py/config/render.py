@@ -37,7 +37,8 @@ def spec_values(spec: MachineSpec, capability_names: tuple[str, ...]) -> dict[st
         "root_hash": rootfs.root_hash or None,
         "boot": spec.payload.kind == "boot",
         "as_pid2": spec.payload.kind == "as-pid2",
-        "parameters": spec.payload.argv,
+        # The init itself is found, not asked for.
+        "parameters": spec.payload.argv[1 if spec.payload.kind == "boot" else 0 :],
         "chdir": spec.payload.working_directory or None,
         "environment": spec.payload.environment,
         "user": spec.payload.user or None,
