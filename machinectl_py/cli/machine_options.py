@@ -81,8 +81,13 @@ def resolve(arguments: Arguments) -> Target:
     return Target(name=name, root=root, words=tuple(words))
 
 
-def read_values(arguments: Arguments, target: Target) -> Values:
+def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) -> Values:
     """Return what options and settings files say of a machine.
+
+    Args:
+        arguments: the command line.
+        target: the machine.
+        lenient: whether what is not valid in a file is passed over with a warning.
 
     Raises:
         UsageError, ConfigError: a value is not valid.
@@ -99,7 +104,7 @@ def read_values(arguments: Arguments, target: Target) -> Values:
         if found := settings_files(target.name, target.root):
             from machinectl_py.config.merge import from_files
 
-            files = from_files(found, warn, lenient=False, trust_all=mode == "trusted")
+            files = from_files(found, warn, lenient=lenient, trust_all=mode == "trusted")
     return _read_in(merge(options, files, SETTINGS, mode))
 
 
