@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.kernel import const
-from machinectl_py.kernel.libc import check, libc
+from machinectl_py.kernel.libc import MACHINE, check, libc
 
 
 def pidfd_open(pid: int) -> int:
@@ -86,9 +86,41 @@ def power_off() -> None:
 _RB_AUTOBOOT, _RB_POWER_OFF = 0x01234567, 0x4321FEDC  # <sys/reboot.h>
 
 
+def set_personality(persona: int) -> None:
+    """Set the execution domain of this process and its children, and all its flags; personality(2).
+
+    Raises:
+        OSError: EINVAL if the kernel has no such domain.
+    """
+    check(libc.personality(persona), "personality", f"{persona:#x}")
+
+
+PER_LINUX, PER_LINUX32 = 0, 8  # <linux/personality.h>
+
+
+def adjust_oom_score(pid: int, value: int) -> None:
+    """Make a process likelier (to 1000) or less likely (to -1000) to be killed for its memory.
+
+    See /proc/PID/oom_score_adj in proc(5).
+
+    Raises:
+        PermissionError: to lower it below what it was wants CAP_SYS_RESOURCE.
+        OSError: with errno and the path.
+    """
+    path = f"/proc/{pid}/oom_score_adj"
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(value).encode())
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
 def join_new_keyring() -> None:
     """Join a new, anonymous session keyring, if the kernel has any; keyctl(2)."""
-    number = _NR_KEYCTL.get(os.uname().machine, _NR_KEYCTL_GENERIC)
+    number = _NR_KEYCTL.get(MACHINE, _NR_KEYCTL_GENERIC)
     libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
 
 
@@ -110,7 +142,7 @@ def reset_signals() -> None:
     for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
         _signal.signal(number, _signal.SIG_DFL)
     default = ctypes.create_string_buffer(32)  # `struct sigaction` of the kernel, SIG_DFL being 0
-    call = _NR_RT_SIGACTION.get(os.uname().machine, _NR_RT_SIGACTION_GENERIC)
+    call = _NR_RT_SIGACTION.get(MACHINE, _NR_RT_SIGACTION_GENERIC)
     for number in range(32, _signal.SIGRTMIN):
         check(libc.syscall(call, number, default, None, ctypes.c_size_t(8)), "rt_sigaction")
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

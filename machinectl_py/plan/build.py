@@ -6,7 +6,7 @@ from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
-from machinectl_py.plan import build_identity
+from machinectl_py.plan import build_identity, build_security
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -54,13 +54,14 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
     build_identity.check_looks(spec)
+    build_security.check_security(spec, facts.security)
     steps = (
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
         *_root_steps(spec, facts),
         *_api_steps(spec, facts),
         *_own_steps(spec, facts),
-        *_confining_steps(spec),
+        *_confining_steps(spec, facts),
         execute.ExecutePayload(
             payload=spec.payload,
             argv=spec.payload.argv,
@@ -117,6 +118,7 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
+    steps += build_security.limit_from_outside(spec)
     steps.append(cgroup.DelegateControllers())
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
@@ -254,11 +256,12 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (*steps, root.ShareMounts(), tunnel.OpenTunnel())
 
 
-def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
+def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps: list[Step] = [confine.SetHostname(hostname=spec.hostname)]
     if spec.private_network:
         steps.append(confine.LoopbackUp())
     steps.append(confine.SetRlimits(rlimits=spec.rlimits))
+    steps += build_security.attributes(spec, facts.security)
     if spec.console != "pipe":
         steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))
     if spec.no_new_privileges:
@@ -266,14 +269,14 @@ def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
     if spec.payload.user:
         own = spec.console != "pipe"
         steps.append(user.BecomeUser(user=spec.payload.user, own_terminal=own))
-    limit = confine.LimitCapabilities(capabilities=spec.capabilities)
+    limit = build_security.capabilities(spec)
     if not spec.seccomp.enabled:
-        return (*steps, limit)
+        return (*steps, *limit)
     # Loading a filter wants CAP_SYS_ADMIN or no_new_privs; seccomp(2).
     admin = spec.capabilities >> CAPABILITY_NAMES.index("CAP_SYS_ADMIN") & 1
     if admin or spec.no_new_privileges:
-        return (*steps, limit, confine.LoadSeccomp())
-    return (*steps, confine.LoadSeccomp(), limit)
+        return (*steps, *limit, confine.LoadSeccomp())
+    return (*steps, confine.LoadSeccomp(), *limit)
 
 
 def _environment(spec: MachineSpec, facts: HostFacts) -> tuple[tuple[str, str], ...]:

@@ -7,6 +7,7 @@ import os
 from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.plan.bind_users import UserFacts, probe_users
 from machinectl_py.plan.host_files import HostFiles, probe_files
+from machinectl_py.plan.security_facts import SecurityFacts, probe_security
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -45,6 +46,7 @@ class HostFacts(Record):
     root_inode: int  # its st_ino: they name its lock
     files: HostFiles = HostFiles()
     users: UserFacts = UserFacts()
+    security: SecurityFacts = SecurityFacts()
 
 
 def probe_facts(
@@ -86,6 +88,7 @@ def probe_facts(
         root_inode=status.st_ino,
         files=probe_files(),
         users=probe_users(bind_users, root) if bind_users else UserFacts(),
+        security=probe_security(),
     )
 
 

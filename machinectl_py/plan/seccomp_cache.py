@@ -14,6 +14,7 @@ from machinectl_py import __version__
 from machinectl_py.codec import encode
 from machinectl_py.errors import DeniedError, PymachineError
 from machinectl_py.kernel import seccomp as kernel
+from machinectl_py.kernel.libc import MACHINE
 from machinectl_py.layout import RUN_DIR
 
 TYPE_CHECKING = False
@@ -86,7 +87,7 @@ def _key(capabilities: int, seccomp: SeccompSpec) -> str:
         _identity(f"{os.path.dirname(__file__)}/syscalls.py"),
         _identity(kernel.__file__),
         _identity(_libseccomp()),
-        os.uname().machine,
+        MACHINE,
         capabilities,
         seccomp.allow,
         seccomp.deny,

@@ -75,6 +75,8 @@ class _Entry(Record):
     capabilities: int
     no_new_privileges: bool
     seccomp: tuple[bytes, ...]
+    cpu_affinity: tuple[int, ...]
+    persona: int
     command: Command
     environment: tuple[tuple[str, str], ...]
 
@@ -227,6 +229,8 @@ def _prepare(
         capabilities=state.capabilities,
         no_new_privileges=state.no_new_privileges,
         seccomp=_read_seccomp(state.seccomp) if state.seccomp else (),
+        cpu_affinity=state.cpu_affinity,
+        persona=state.persona,
         command=command,
         environment=_environment(user, command.environment, on_terminal=controlling),
     )
@@ -311,11 +315,15 @@ def _take_stdio(entry: _Entry) -> None:
 
 
 def _confine(entry: _Entry) -> None:
-    """Take on the machine's limits and the user.
+    """Take on the machine's attributes, limits and the user.
 
     The filter first, as it may want CAP_SYS_ADMIN, then the bounding set, as it wants
     CAP_SETPCAP; the other sets last, as the machine may be denied CAP_SETUID.
     """
+    if entry.cpu_affinity:
+        os.sched_setaffinity(0, entry.cpu_affinity)
+    if entry.persona >= 0:
+        process.set_personality(entry.persona)
     if entry.no_new_privileges:
         process.set_no_new_privileges()
     if entry.seccomp:

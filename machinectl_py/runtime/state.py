@@ -57,6 +57,8 @@ class MachineState(Record):
     started_monotonic: int  # CLOCK_MONOTONIC of the start, in microseconds
     clock_offset: int  # what the machine's CLOCK_MONOTONIC adds to the host's, in nanoseconds
     boots: int = 1  # how often its init has been started since `boot`
+    cpu_affinity: tuple[int, ...] = ()  # (): all
+    persona: int = -1  # of personality(2); -1: as the host's
 
 
 class NotifyState(Record):

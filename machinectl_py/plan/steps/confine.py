@@ -200,3 +200,27 @@ class LimitCapabilities(Step):
     def apply(self, context: Context) -> None:
         """Drop the others."""
         capabilities.limit_capabilities(self.capabilities)
+
+
+class RaiseAmbient(Step):
+    """Give the payload capabilities that it keeps as any user."""
+
+    name = "raise-ambient"
+    man = "capabilities(7)"
+    because = "after the user has changed, which empties the set, and after it is bounded"
+
+    ambient: int
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"raise the ambient capabilities {' '.join(capabilities.mask_names(self.ambient))}"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        names = capabilities.mask_names(self.ambient)
+        listed = ",".join(f"+{name[4:].lower()}" for name in names)
+        return f"setpriv --inh-caps={listed} --ambient-caps={listed} …"
+
+    def apply(self, context: Context) -> None:
+        """Raise them."""
+        capabilities.raise_ambient(self.ambient)

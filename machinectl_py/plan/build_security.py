@@ -1,0 +1,106 @@
+"""How a machine is bounded, labelled and scheduled.
+
+Pure functions of spec and facts, each for one place in the order that `build.py` makes.
+"""
+
+from __future__ import annotations
+
+from machinectl_py.errors import ConfigError, UnsupportedError
+from machinectl_py.kernel.capabilities import mask_names
+from machinectl_py.kernel.process import PER_LINUX, PER_LINUX32
+from machinectl_py.plan.steps import attributes as steps
+from machinectl_py.plan.steps import confine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.plan.security_facts import SecurityFacts
+    from machinectl_py.plan.step import Step
+
+# What uname(2) calls an architecture, and systemd's names of it and of the other one that its
+# kernel runs ("": none); systemd.exec(5), Personality=.
+_ARCHITECTURES = {
+    "x86_64": ("x86-64", "x86"),
+    "i686": ("x86", ""),
+    "aarch64": ("arm64", "arm"),
+    "arm": ("arm", ""),
+    "ppc64": ("ppc64", "ppc"),
+    "ppc64le": ("ppc64-le", "ppc-le"),
+    "s390x": ("s390x", "s390"),
+    "riscv64": ("riscv64", ""),
+    "loongarch64": ("loongarch64", ""),
+}
+
+
+def check_security(spec: MachineSpec, facts: SecurityFacts) -> None:
+    """Refuse what contradicts itself or cannot be had here, before anything is touched.
+
+    Raises:
+        ConfigError: a value is not valid.
+        UnsupportedError: this kernel cannot do it.
+    """
+    _check_ambient(spec)
+    if spec.personality:
+        persona(spec.personality, facts)
+    if spec.oom_score_adjust is not None and not -1000 <= spec.oom_score_adjust <= 1000:
+        raise ConfigError(f"The OOM score {spec.oom_score_adjust} is not from -1000 to 1000")
+
+
+def _check_ambient(spec: MachineSpec) -> None:
+    outside = mask_names(spec.ambient & ~spec.capabilities)
+    if outside:
+        raise ConfigError(
+            f"The ambient capabilities {' '.join(outside)} are not among the machine's own",
+            "Those are given by --capability=.",
+        )
+    if spec.ambient and spec.payload.kind == "boot":
+        raise ConfigError("An init, as root, has no use for ambient capabilities")
+
+
+def persona(architecture: str, facts: SecurityFacts) -> int:
+    """Return what personality(2) takes for systemd's name of an architecture.
+
+    Raises:
+        UnsupportedError: this kernel does not run programs of that architecture.
+    """
+    native, other = _ARCHITECTURES.get(facts.machine, (facts.machine, ""))
+    if architecture == native:
+        return PER_LINUX
+    if other and architecture == other:
+        return PER_LINUX32
+    choices = f"'{native}' and '{other}'" if other else f"'{native}'"
+    raise UnsupportedError(
+        f"This host has no personality '{architecture}'", f"On {facts.machine} there is {choices}."
+    )
+
+
+def limit_from_outside(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the supervisor's steps that set limits of PID 1 which it could not set itself.
+
+    They stand before the one that gives "controllers": the payload waits for that.
+    """
+    found: list[Step] = []
+    if spec.users.mode != "no" and spec.rlimits:
+        found.append(steps.RaiseRlimits(rlimits=spec.rlimits))
+    if spec.oom_score_adjust is not None:
+        found.append(steps.AdjustOomScore(value=spec.oom_score_adjust))
+    return tuple(found)
+
+
+def attributes(spec: MachineSpec, facts: SecurityFacts) -> tuple[Step, ...]:
+    """Return the inside steps for what all processes inherit."""
+    found: list[Step] = []
+    if spec.cpu_affinity:
+        found.append(steps.SetAffinity(processors=spec.cpu_affinity))
+    if spec.personality:
+        value = persona(spec.personality, facts)
+        found.append(steps.SetPersonality(architecture=spec.personality, persona=value))
+    return tuple(found)
+
+
+def capabilities(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the steps that leave the payload its capabilities."""
+    limit = confine.LimitCapabilities(capabilities=spec.capabilities)
+    if not spec.ambient:
+        return (limit,)
+    return (limit, confine.RaiseAmbient(ambient=spec.ambient))

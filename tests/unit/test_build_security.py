@@ -1,0 +1,108 @@
+"""Which steps bound a machine, in which order, and what is refused before any."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from machinectl_py.config.spec import Rlimit, UsersSpec
+from machinectl_py.errors import ConfigError, UnsupportedError
+from machinectl_py.kernel.capabilities import parse_names
+from machinectl_py.plan.build import build_plan
+from machinectl_py.plan.build_security import persona
+from machinectl_py.plan.context import Context, Hooks
+from machinectl_py.plan.security_facts import SecurityFacts
+from machinectl_py.plan.steps.attributes import RaiseRlimits
+from tests.unit.test_plan_inside import FACTS, SPEC
+
+CHOWN, ADMIN = parse_names(("CAP_CHOWN",)), parse_names(("CAP_SYS_ADMIN",))
+
+
+def names(spec):
+    return [step.name for step in build_plan(spec, FACTS).steps]
+
+
+def in_order(spec, *wanted):
+    found = [name for name in names(spec) if name in wanted]
+    return found == list(wanted)
+
+
+@pytest.mark.parametrize(
+    ("machine", "name", "expected"),
+    [
+        ("x86_64", "x86-64", 0),
+        ("x86_64", "x86", 8),
+        ("aarch64", "arm", 8),
+        ("s390x", "s390", 8),
+        ("riscv64", "riscv64", 0),
+    ],
+)
+def test_personalities_have_systemds_names(machine, name, expected):
+    assert persona(name, SecurityFacts(machine=machine)) == expected
+
+
+@pytest.mark.parametrize(("machine", "name"), [("x86_64", "i686"), ("riscv64", "riscv32")])
+def test_a_personality_that_the_kernel_has_not_is_refused(machine, name):
+    with pytest.raises(UnsupportedError, match=f"no personality '{name}'"):
+        persona(name, SecurityFacts(machine=machine))
+
+
+def test_nothing_is_set_that_was_not_asked_for():
+    attributes = {"adjust-oom-score", "raise-rlimits", "set-affinity", "set-personality"}
+    assert not attributes & set(names(SPEC))
+
+
+def test_limits_from_outside_are_set_before_the_payload_is_let_go():
+    spec = SPEC.replace(
+        oom_score_adjust=5,
+        users=UsersSpec(mode="pick"),
+        rlimits=(Rlimit(name="CORE", soft=0, hard=-1),),
+    )
+    order = ("clone-payload", "raise-rlimits", "adjust-oom-score", "delegate-controllers")
+    assert in_order(spec, *order, "set-rlimits", "execute-payload")
+
+
+@pytest.mark.parametrize("capabilities", [CHOWN, CHOWN | ADMIN])
+def test_ambient_capabilities_are_raised_after_all_that_empties_them(capabilities):
+    spec = SPEC.replace(
+        capabilities=capabilities, ambient=CHOWN, payload=SPEC.payload.replace(user="alice")
+    )
+    assert in_order(spec, "become-user", "limit-capabilities", "raise-ambient", "execute-payload")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ambient": CHOWN}, "CAP_CHOWN are not among"),
+        (
+            {
+                "ambient": CHOWN,
+                "capabilities": CHOWN,
+                "payload": SPEC.payload.replace(kind="boot"),
+            },
+            "no use",
+        ),
+        ({"oom_score_adjust": 1001}, "1001 is not from"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        build_plan(SPEC.replace(**changes), FACTS)
+
+
+def test_only_hard_limits_are_raised_and_none_is_lowered(monkeypatch):
+    held = {resource.RLIMIT_NOFILE: (5, 60), resource.RLIMIT_CORE: (0, -1)}
+    asked = []
+
+    def prlimit(pid, number, limits=None):
+        if limits:
+            asked.append((pid, number, limits))
+        return held[number]
+
+    monkeypatch.setattr(resource, "prlimit", prlimit)
+    context = Context(Hooks())
+    context.give("leader", 77)
+    limits = (Rlimit(name="NOFILE", soft=500, hard=600), Rlimit(name="CORE", soft=0, hard=9))
+    RaiseRlimits(rlimits=limits).apply(context)
+    assert asked == [(77, resource.RLIMIT_NOFILE, (5, 600))]
