@@ -41,10 +41,12 @@ def refused(tree, machine, **changes):
 
 @pytest.fixture
 def background(tree, machine, pymachine):
-    """Return a function that starts a sleeping machine and gives its name."""
+    """Return a function that boots a machine and gives its name."""
 
     def start(**changes):
-        spec = specs.make_spec(tree, machine, "sleep", "infinity", console="background", **changes)
+        spec = specs.make_spec(
+            tree, machine, payload={"kind": "boot"}, console="background", **changes
+        )
         done = specs.run(spec, "background")
         assert done.returncode == 0, done
         return machine
