@@ -13,7 +13,7 @@ from machinectl_py.plan.steps import confine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.config.spec import MachineSpec, SeccompSpec
     from machinectl_py.plan.security_facts import SecurityFacts
     from machinectl_py.plan.step import Step
 
@@ -40,6 +40,7 @@ def check_security(spec: MachineSpec, facts: SecurityFacts) -> None:
         UnsupportedError: this kernel cannot do it.
     """
     _check_ambient(spec)
+    _check_seccomp(spec.seccomp)
     if spec.personality:
         persona(spec.personality, facts)
     if spec.oom_score_adjust is not None and not -1000 <= spec.oom_score_adjust <= 1000:
@@ -55,6 +56,18 @@ def _check_ambient(spec: MachineSpec) -> None:
         )
     if spec.ambient and spec.payload.kind == "boot":
         raise ConfigError("An init, as root, has no use for ambient capabilities")
+
+
+def _check_seccomp(seccomp: SeccompSpec) -> None:
+    """Look into the lists; nothing is imported for the default."""
+    if seccomp.families:
+        from machinectl_py.plan.families import family_numbers
+
+        family_numbers(seccomp.families)
+    if seccomp.allow or seccomp.deny:
+        from machinectl_py.plan.syscalls import check_names
+
+        check_names(seccomp.allow, seccomp.deny)
 
 
 def persona(architecture: str, facts: SecurityFacts) -> int:

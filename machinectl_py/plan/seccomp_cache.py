@@ -6,6 +6,7 @@ result of the last time takes a fraction of one. So nothing heavy is imported bu
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -15,6 +16,7 @@ from machinectl_py.codec import encode
 from machinectl_py.errors import DeniedError, PymachineError
 from machinectl_py.kernel import seccomp as kernel
 from machinectl_py.kernel.libc import MACHINE
+from machinectl_py.kernel.seccomp import Action, Rule
 from machinectl_py.layout import RUN_DIR
 
 TYPE_CHECKING = False
@@ -55,24 +57,54 @@ def program_path(capabilities: int, seccomp: SeccompSpec) -> str:
 
 
 def compile_programs(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, ...]:
-    """Compile the mask of the audit subsystem and the allow-list, in the order to be loaded.
+    """Compile all filters, in the order to be loaded.
 
-    The mask comes first: the allow-list may deny prctl(2), which loads the next.
+    Of filters that refuse a call with different errnos the kernel takes that loaded last. So the
+    allow-list comes first, as systemd-nspawn has it; but last if it denies prctl(2), which loads.
 
     Raises:
-        ConfigError: there is no call or group of a name in `seccomp`.
+        ConfigError: there is no call, group or family of a name in `seccomp`.
         UnsupportedError: Python's module of libseccomp is not installed.
         PymachineError: libseccomp refused.
     """
-    from machinectl_py.plan.syscalls import allowed_calls, known_calls
+    from machinectl_py.kernel import seccomp_compile
+    from machinectl_py.plan.syscalls import allowed_calls, answers, known_calls
 
     allowed = allowed_calls(capabilities, seccomp.allow, seccomp.deny)
-    refused = tuple(sorted(known_calls().difference(allowed)))
+    answered = answers(seccomp.deny)
+    refused = sorted(known_calls().difference(allowed, answered))
+    special = tuple(Rule(action=action, calls=(call,)) for call, action in answered.items())
+    rules = (Rule(action=_ALLOW, calls=allowed), Rule(action=_REFUSE, calls=tuple(refused)))
     try:
-        programs = (kernel.compile_audit_mask(), kernel.compile_filter(allowed, refused))
+        calls = seccomp_compile.compile_rules(_UNKNOWN, (*rules, *special))
+        others = [seccomp_compile.compile_audit_mask(), *_compile_wishes(seccomp)]
     except (OSError, RuntimeError) as error:  # of pyseccomp, of libseccomp's own module
         raise PymachineError(f"Failed to compile the seccomp programs: {error}") from error
+    programs = (calls, *others) if "prctl" in allowed else (*others, calls)
     return tuple(program for program in programs if program)
+
+
+_ALLOW, _REFUSE = Action(kind="ALLOW"), Action(kind="ERRNO", number=errno.EPERM)
+_UNKNOWN = Action(kind="ERRNO", number=errno.ENOSYS)
+
+
+def _compile_wishes(seccomp: SeccompSpec) -> tuple[bytes, ...]:
+    """Compile what is asked for beside the list of calls."""
+    from machinectl_py.kernel import seccomp_compile
+    from machinectl_py.plan.families import family_numbers
+    from machinectl_py.plan.syscalls import GROUPS
+
+    programs = []
+    if seccomp.families:
+        numbers = family_numbers(seccomp.families)
+        programs.append(seccomp_compile.compile_families(numbers, deny=seccomp.families_deny))
+    if seccomp.suppress_sync:
+        programs.append(seccomp_compile.compile_sync_suppressor(tuple(GROUPS["@sync"].split())))
+    return tuple(programs)
+
+
+# Ours that make the programs.
+_SOURCES = ("seccomp_cache", "syscalls", "families", "oci_seccomp")
 
 
 def _key(capabilities: int, seccomp: SeccompSpec) -> str:
@@ -84,13 +116,12 @@ def _key(capabilities: int, seccomp: SeccompSpec) -> str:
 
     inputs = (
         __version__,
-        _identity(f"{os.path.dirname(__file__)}/syscalls.py"),
-        _identity(kernel.__file__),
+        *(_identity(f"{os.path.dirname(__file__)}/{name}.py") for name in _SOURCES),
+        _identity(kernel.__file__.replace("seccomp.py", "seccomp_compile.py")),
         _identity(_libseccomp()),
         MACHINE,
         capabilities,
-        seccomp.allow,
-        seccomp.deny,
+        seccomp.to_data(),
     )
     return blake2b(encode(inputs).encode(), digest_size=16).hexdigest()
 

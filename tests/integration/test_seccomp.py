@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import platform
+import signal
 import socket
 import time
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs CAP_SYS_ADMIN")
 only_x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="call numbers of x86-64")
 
 KEYCTL, BPF, INIT_MODULE, NONE_SUCH = 250, 321, 175, 1000
+FSYNC, OPENAT2 = 74, 437
 
 
 def errno_of(number: int, *arguments: int) -> int:
@@ -48,7 +50,7 @@ def under(programs: tuple[bytes, ...], probe) -> object:
     return eval(text)
 
 
-def programs_for(capabilities: int = 0, **lists: tuple[str, ...]) -> tuple[bytes, ...]:
+def programs_for(capabilities: int = 0, **lists: object) -> tuple[bytes, ...]:
     return seccomp_cache.compile_programs(capabilities, SeccompSpec(**lists))
 
 
@@ -100,6 +102,78 @@ def test_what_loads_filters_may_itself_be_denied():
     denied = programs_for(deny=("prctl", "seccomp"))
     assert len(denied) == 2
     assert under(denied, lambda: libc.prctl(3, 0, 0, 0, 0)) == -1  # PR_GET_DUMPABLE
+
+
+@only_x86_64
+def test_a_denied_call_fails_as_its_entry_says():
+    own = programs_for(deny=("keyctl:ENOTTY", "chmod:ENOSYS"))
+    assert under(own, lambda: [errno_of(KEYCTL, 99), errno_of(90)]) == [errno.ENOTTY, errno.ENOSYS]
+
+
+@only_x86_64
+def test_a_denied_call_can_kill():
+    child = os.fork()
+    if child == 0:
+        load_filters(programs_for(deny=("keyctl:kill",)))
+        errno_of(KEYCTL, 99)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGSYS
+
+
+def errno_in(act, *arguments) -> int:
+    try:
+        act(*arguments)
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+@only_x86_64
+def test_sync_is_suppressed_but_not_its_errors(tmp_path):
+    def look() -> list[int]:
+        path = str(tmp_path / "file")
+        flags = os.O_WRONLY | os.O_CREAT
+        return [
+            errno_in(os.fsync, 999),  # would be EBADF
+            errno_in(os.fdatasync, 999),
+            errno_of(FSYNC, -1),
+            errno_in(os.open, path, flags),
+            errno_in(os.open, path, flags | os.O_SYNC),
+            errno_in(os.open, path, flags | os.O_DSYNC),
+            errno_of(OPENAT2, -100, 0, 0, 0),
+        ]
+
+    einval = errno.EINVAL
+    expected = [0, 0, errno.EBADF, 0, einval, einval, errno.ENOSYS]
+    assert under(programs_for(suppress_sync=True), look) == expected
+
+
+def test_suppression_prevails_over_the_list():
+    programs = programs_for(suppress_sync=True, deny=("@sync",))
+    assert under(programs, lambda: errno_in(os.fsync, 999)) == 0
+
+
+@pytest.mark.parametrize(
+    ("families", "deny", "expected"),
+    [
+        (("AF_UNIX", "AF_NETLINK"), False, [True, False, True, False]),
+        (("AF_INET",), False, [False, True, False, False]),
+        (("none",), False, [False, False, False, False]),
+        (("AF_INET", "AF_PACKET"), True, [True, False, True, False]),
+    ],
+)
+def test_families_are_restricted(families, deny, expected):
+    def look() -> list[bool]:
+        types = (
+            (socket.AF_UNIX, socket.SOCK_STREAM),
+            (socket.AF_INET, socket.SOCK_STREAM),
+            (socket.AF_NETLINK, socket.SOCK_RAW),
+            (socket.AF_PACKET, socket.SOCK_RAW),
+        )
+        refused = errno.EAFNOSUPPORT
+        return [errno_in(lambda kind: socket.socket(*kind).close(), t) != refused for t in types]
+
+    assert under(programs_for(families=families, families_deny=deny), look) == expected
 
 
 def test_a_broken_program_is_the_kernels_einval():

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from machinectl_py.config.spec import Rlimit, UsersSpec
+from machinectl_py.config.spec import Rlimit, SeccompSpec, UsersSpec
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel.capabilities import parse_names
 from machinectl_py.plan.build import build_plan
@@ -83,6 +83,8 @@ def test_ambient_capabilities_are_raised_after_all_that_empties_them(capabilitie
             },
             "no use",
         ),
+        ({"seccomp": SeccompSpec(deny=("nonesuch",))}, "no system call 'nonesuch'"),
+        ({"seccomp": SeccompSpec(families=("AF_PUP",))}, "no address family 'AF_PUP'"),
         ({"oom_score_adjust": 1001}, "1001 is not from"),
     ],
 )
