@@ -40,7 +40,7 @@ def check_security(spec: MachineSpec, facts: SecurityFacts) -> None:
         UnsupportedError: this kernel cannot do it.
     """
     _check_ambient(spec)
-    _check_seccomp(spec.seccomp)
+    _check_seccomp(spec.seccomp, spec.capabilities, facts)
     if spec.personality:
         persona(spec.personality, facts)
     if spec.oom_score_adjust is not None and not -1000 <= spec.oom_score_adjust <= 1000:
@@ -58,7 +58,7 @@ def _check_ambient(spec: MachineSpec) -> None:
         raise ConfigError("An init, as root, has no use for ambient capabilities")
 
 
-def _check_seccomp(seccomp: SeccompSpec) -> None:
+def _check_seccomp(seccomp: SeccompSpec, capabilities: int, facts: SecurityFacts) -> None:
     """Look into the lists; nothing is imported for the default."""
     if seccomp.families:
         from machinectl_py.plan.families import family_numbers
@@ -68,6 +68,16 @@ def _check_seccomp(seccomp: SeccompSpec) -> None:
         from machinectl_py.plan.syscalls import check_names
 
         check_names(seccomp.allow, seccomp.deny)
+    if seccomp.profile and (seccomp.allow or seccomp.deny):
+        raise ConfigError(
+            "A seccomp profile and a filter of system calls exclude each other",
+            "Write into the profile what is to be allowed and denied.",
+        )
+    if seccomp.profile:
+        from machinectl_py.plan.oci_seccomp import ProfileHost, parse_profile
+
+        host = ProfileHost(machine=facts.machine, release=facts.release, capabilities=capabilities)
+        parse_profile(seccomp.profile, host)
 
 
 def persona(architecture: str, facts: SecurityFacts) -> int:

@@ -67,6 +67,30 @@ def compile_programs(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, ..
         UnsupportedError: Python's module of libseccomp is not installed.
         PymachineError: libseccomp refused.
     """
+    compile_main = _compile_profile if seccomp.profile else _compile_lists
+    try:
+        calls, loads = compile_main(capabilities, seccomp)
+        others = _compile_wishes(seccomp)
+    except (OSError, RuntimeError) as error:  # of pyseccomp, of libseccomp's own module
+        raise PymachineError(f"Failed to compile the seccomp programs: {error}") from error
+    programs = (calls, *others) if loads else (*others, calls)
+    return tuple(program for program in programs if program)
+
+
+def _compile_profile(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, bool]:
+    """Compile a profile; say whether it allows prctl(2)."""
+    from machinectl_py.kernel import seccomp_compile
+    from machinectl_py.plan.oci_seccomp import ProfileHost, parse_profile
+
+    host = ProfileHost(machine=MACHINE, release=os.uname().release, capabilities=capabilities)
+    profile = parse_profile(seccomp.profile, host)
+    rules, architectures = profile.rules, profile.architectures
+    program = seccomp_compile.compile_rules(profile.default, rules, architectures)
+    return program, profile.allows("prctl")
+
+
+def _compile_lists(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, bool]:
+    """Compile the default with the lists; say whether they allow prctl(2)."""
     from machinectl_py.kernel import seccomp_compile
     from machinectl_py.plan.syscalls import allowed_calls, answers, known_calls
 
@@ -75,13 +99,8 @@ def compile_programs(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, ..
     refused = sorted(known_calls().difference(allowed, answered))
     special = tuple(Rule(action=action, calls=(call,)) for call, action in answered.items())
     rules = (Rule(action=_ALLOW, calls=allowed), Rule(action=_REFUSE, calls=tuple(refused)))
-    try:
-        calls = seccomp_compile.compile_rules(_UNKNOWN, (*rules, *special))
-        others = [seccomp_compile.compile_audit_mask(), *_compile_wishes(seccomp)]
-    except (OSError, RuntimeError) as error:  # of pyseccomp, of libseccomp's own module
-        raise PymachineError(f"Failed to compile the seccomp programs: {error}") from error
-    programs = (calls, *others) if "prctl" in allowed else (*others, calls)
-    return tuple(program for program in programs if program)
+    program = seccomp_compile.compile_rules(_UNKNOWN, (*rules, *special))
+    return program, "prctl" in allowed
 
 
 _ALLOW, _REFUSE = Action(kind="ALLOW"), Action(kind="ERRNO", number=errno.EPERM)
@@ -89,12 +108,12 @@ _UNKNOWN = Action(kind="ERRNO", number=errno.ENOSYS)
 
 
 def _compile_wishes(seccomp: SeccompSpec) -> tuple[bytes, ...]:
-    """Compile what is asked for beside the list of calls."""
+    """Compile what stands beside the list of calls; a profile says itself what of audit it has."""
     from machinectl_py.kernel import seccomp_compile
     from machinectl_py.plan.families import family_numbers
     from machinectl_py.plan.syscalls import GROUPS
 
-    programs = []
+    programs = [] if seccomp.profile else [seccomp_compile.compile_audit_mask()]
     if seccomp.families:
         numbers = family_numbers(seccomp.families)
         programs.append(seccomp_compile.compile_families(numbers, deny=seccomp.families_deny))
@@ -122,6 +141,7 @@ def _key(capabilities: int, seccomp: SeccompSpec) -> str:
         MACHINE,
         capabilities,
         seccomp.to_data(),
+        os.uname().release if seccomp.profile else "",
     )
     return blake2b(encode(inputs).encode(), digest_size=16).hexdigest()
 

@@ -12,13 +12,16 @@ class SecurityFacts(Record):
     """The host's architecture, and which security modules label processes here."""
 
     machine: str = MACHINE  # as uname(2) has it, whatever the personality
+    release: str = ""  # of the kernel
     selinux: bool = False  # enabled: selinuxfs is mounted
     apparmor: bool = False  # enabled
 
 
 def probe_security() -> SecurityFacts:
     """Probe the kernel."""
-    return SecurityFacts(selinux=_has_selinux(), apparmor=_has_apparmor())
+    return SecurityFacts(
+        release=os.uname().release, selinux=_has_selinux(), apparmor=_has_apparmor()
+    )
 
 
 def _has_selinux() -> bool:

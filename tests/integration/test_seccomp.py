@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from machinectl_py.codec import encode
 from machinectl_py.config.spec import SeccompSpec
 from machinectl_py.kernel.capabilities import parse_names
 from machinectl_py.kernel.libc import libc
@@ -174,6 +175,55 @@ def test_families_are_restricted(families, deny, expected):
         return [errno_in(lambda kind: socket.socket(*kind).close(), t) != refused for t in types]
 
     assert under(programs_for(families=families, families_deny=deny), look) == expected
+
+
+PROFILE = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "archMap": [
+        {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]},
+        {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"]},
+    ],
+    "syscalls": [
+        {"names": ["keyctl", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 75},
+        {"name": "chroot", "action": "SCMP_ACT_ERRNO", "excludes": {"caps": ["CAP_SYS_CHROOT"]}},
+        {
+            "names": ["kill"],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": 76,
+            "args": [
+                {"index": 0, "op": "SCMP_CMP_EQ", "value": 0},
+                {"index": 1, "op": "SCMP_CMP_MASKED_EQ", "value": 0xFE, "valueTwo": 0},
+            ],
+        },
+    ],
+}
+
+
+@only_x86_64
+@pytest.mark.parametrize(("capability", "chroot"), [("CAP_SYS_CHROOT", 14), ("CAP_CHOWN", 1)])
+def test_a_profile_is_followed(capability, chroot):
+    def look() -> list[int]:
+        return [
+            errno_of(KEYCTL, 99),
+            errno_of(161, 0),  # chroot
+            errno_of(62, 0, 0),  # kill
+            errno_of(62, 0, 1 << 8 | 2),  # no such signal
+        ]
+
+    programs = programs_for(parse_names((capability,)), profile=encode(PROFILE))
+    assert under(programs, look) == [75, chroot, 76, errno.EINVAL]
+
+
+def test_a_profile_that_denies_loading_is_loaded_with_the_rest():
+    profile = encode(
+        {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["prctl"], "action": "SCMP_ACT_ERRNO"}],
+        }
+    )
+    programs = programs_for(profile=profile, suppress_sync=True, families=("AF_UNIX",))
+    assert len(programs) == 3
+    assert under(programs, lambda: errno_in(os.fsync, 999)) == 0
 
 
 def test_a_broken_program_is_the_kernels_einval():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import resource
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from machinectl_py.config.spec import Rlimit
+from machinectl_py.codec import encode
+from machinectl_py.config.spec import Rlimit, SeccompSpec
 from machinectl_py.kernel.capabilities import bounding_set, parse_names
 from machinectl_py.plan.context import Context, Hooks
 from machinectl_py.plan.steps.attributes import RaiseRlimits
@@ -145,6 +147,72 @@ def test_ambient_capabilities_are_within_the_bounding_set(tree, machine):
     assert "CAP_SYS_MODULE" in line
     line = refused(tree, machine, ambient=1, payload={"kind": "boot"})
     assert "init" in line
+
+
+# System calls: `perl -e 'syscall(...)'` makes one
+
+CHROOT, FSYNC, KEYCTL, SOCKET = 161, 74, 250, 41
+
+
+def errno_of(number, *arguments):
+    """Return a script that prints the errno of a system call, 0 if it succeeds."""
+    listed = ", ".join(map(str, (number, *arguments)))
+    return f"perl -e '$! = 0; syscall({listed}); print $!+0, qq(\\n)'; "
+
+
+@only_x86_64
+def test_sync_has_no_effect(tree, machine):
+    script = errno_of(FSYNC, 99)
+    assert shell(tree, machine, script).strip() == str(errno.EBADF)
+    seccomp = SeccompSpec(suppress_sync=True)
+    assert shell(tree, machine, script, seccomp=seccomp).strip() == "0"
+
+
+@only_x86_64
+def test_families_are_restricted(tree, machine):
+    script = "".join(errno_of(SOCKET, family, 1, 0) for family in (1, 2))
+    allow = SeccompSpec(families=("AF_UNIX",))
+    assert shell(tree, machine, script, seccomp=allow).split() == ["0", str(errno.EAFNOSUPPORT)]
+    deny = SeccompSpec(families=("AF_UNIX",), families_deny=True)
+    assert shell(tree, machine, script, seccomp=deny).split() == [str(errno.EAFNOSUPPORT), "0"]
+
+
+@only_x86_64
+def test_a_denied_call_answers_as_asked_and_so_it_does_to_who_enters(background, pymachine):
+    name = background(seccomp=SeccompSpec(deny=("keyctl:ENOTTY",), suppress_sync=True))
+    script = errno_of(KEYCTL, 99) + errno_of(FSYNC, 99)
+    done = pymachine("exec", name, "--", "sh", "-c", script)
+    assert done.stdout.split() == [str(errno.ENOTTY), "0"], done
+
+
+@only_x86_64
+def test_a_profile_stands_in_the_place_of_the_default(tree, machine):
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {"names": ["chroot"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EXDEV},
+        ],
+    }
+    seccomp = SeccompSpec(profile=encode(profile))
+    script = errno_of(CHROOT, 0) + errno_of(KEYCTL, 99)
+    assert shell(tree, machine, script, seccomp=seccomp).split() == [
+        str(errno.EXDEV),
+        str(errno.EOPNOTSUPP),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seccomp", "said"),
+    [
+        (SeccompSpec(profile="{"), "no JSON"),
+        (SeccompSpec(profile="{}"), "defaultAction"),
+        (SeccompSpec(profile="{}", deny=("bpf",)), "exclude each other"),
+        (SeccompSpec(deny=("bpf:ENONE",)), "ENONE"),
+        (SeccompSpec(families=("AF_NONE",)), "AF_NONE"),
+    ],
+)
+def test_a_wrong_filter_is_refused_before_anything_is_touched(tree, machine, seccomp, said):
+    assert said in refused(tree, machine, seccomp=seccomp)
 
 
 # Limits
