@@ -55,7 +55,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
     build_identity.check_looks(spec)
     build_security.check_security(spec, facts.security)
-    steps = (
+    steps: tuple[Step, ...] = (
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
         *_root_steps(spec, facts),
@@ -69,6 +69,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
             listen_fds=facts.listen_fds,
         ),
     )
+    steps = build_security.label_mounts(steps, spec.labels)
     check_slots(steps)
     return Plan(steps=steps)
 
@@ -149,6 +150,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps += build_identity.clone_homes(spec, facts)
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
+    steps += build_security.open_labels(spec)
     steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
     if spec.read_only:
         steps.append(root.RemountReadOnly(target="/", recursive=True))

@@ -8,12 +8,13 @@ from __future__ import annotations
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel.capabilities import mask_names
 from machinectl_py.kernel.process import PER_LINUX, PER_LINUX32
-from machinectl_py.plan.steps import attributes as steps
-from machinectl_py.plan.steps import confine
+from machinectl_py.plan.steps import attributes as own
+from machinectl_py.plan.steps import confine, label
+from machinectl_py.plan.steps.api import MountFileSystem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.config.spec import MachineSpec, SeccompSpec
+    from machinectl_py.config.spec import LabelSpec, MachineSpec, SeccompSpec
     from machinectl_py.plan.security_facts import SecurityFacts
     from machinectl_py.plan.step import Step
 
@@ -40,6 +41,7 @@ def check_security(spec: MachineSpec, facts: SecurityFacts) -> None:
         UnsupportedError: this kernel cannot do it.
     """
     _check_ambient(spec)
+    _check_labels(spec.labels, facts)
     _check_seccomp(spec.seccomp, spec.capabilities, facts)
     if spec.personality:
         persona(spec.personality, facts)
@@ -80,6 +82,39 @@ def _check_seccomp(seccomp: SeccompSpec, capabilities: int, facts: SecurityFacts
         parse_profile(seccomp.profile, host)
 
 
+def _check_labels(labels: LabelSpec, facts: SecurityFacts) -> None:
+    if (labels.selinux or labels.selinux_apifs) and not facts.selinux:
+        raise UnsupportedError("This kernel has no SELinux, so there are no contexts to be taken")
+    if labels.apparmor and not facts.apparmor:
+        raise UnsupportedError("This kernel has no AppArmor, so there are no profiles to be taken")
+    for text in (labels.selinux, labels.selinux_apifs, labels.apparmor):
+        if not text.isprintable() or '"' in text:
+            raise ConfigError(f"{text!r} is no label of a security module")
+
+
+def open_labels(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the steps before the pivot for the labels of processes."""
+    found: list[Step] = []
+    if spec.labels.selinux:
+        found.append(label.OpenSelinuxLabel())
+    if spec.labels.apparmor:
+        found.append(label.OpenApparmorLabel())
+    return tuple(found)
+
+
+def label_mounts(steps: tuple[Step, ...], labels: LabelSpec) -> tuple[Step, ...]:
+    """Return the steps with an SELinux context on the file systems in memory and on devpts."""
+    if not labels.selinux_apifs:
+        return steps
+    context = f'context="{labels.selinux_apifs}"'
+    return tuple(
+        step.replace(data=",".join(filter(None, (step.data, context))))
+        if isinstance(step, MountFileSystem) and step.fstype in ("tmpfs", "devpts")
+        else step
+        for step in steps
+    )
+
+
 def persona(architecture: str, facts: SecurityFacts) -> int:
     """Return what personality(2) takes for systemd's name of an architecture.
 
@@ -104,20 +139,24 @@ def limit_from_outside(spec: MachineSpec) -> tuple[Step, ...]:
     """
     found: list[Step] = []
     if spec.users.mode != "no" and spec.rlimits:
-        found.append(steps.RaiseRlimits(rlimits=spec.rlimits))
+        found.append(own.RaiseRlimits(rlimits=spec.rlimits))
     if spec.oom_score_adjust is not None:
-        found.append(steps.AdjustOomScore(value=spec.oom_score_adjust))
+        found.append(own.AdjustOomScore(value=spec.oom_score_adjust))
     return tuple(found)
 
 
 def attributes(spec: MachineSpec, facts: SecurityFacts) -> tuple[Step, ...]:
-    """Return the inside steps for what all processes inherit."""
+    """Return the inside steps for what all processes inherit, labels last."""
     found: list[Step] = []
     if spec.cpu_affinity:
-        found.append(steps.SetAffinity(processors=spec.cpu_affinity))
+        found.append(own.SetAffinity(processors=spec.cpu_affinity))
     if spec.personality:
         value = persona(spec.personality, facts)
-        found.append(steps.SetPersonality(architecture=spec.personality, persona=value))
+        found.append(own.SetPersonality(architecture=spec.personality, persona=value))
+    if spec.labels.selinux:
+        found.append(label.SetSelinuxLabel(selinux=spec.labels.selinux))
+    if spec.labels.apparmor:
+        found.append(label.SetApparmorLabel(profile=spec.labels.apparmor))
     return tuple(found)
 
 

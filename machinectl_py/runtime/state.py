@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.codec import decode, encode
+from machinectl_py.config.spec import LabelSpec
 from machinectl_py.errors import ConflictError, NotFoundError
 from machinectl_py.kernel.locks import is_locked
 from machinectl_py.kernel.process import start_ticks
@@ -59,6 +60,7 @@ class MachineState(Record):
     boots: int = 1  # how often its init has been started since `boot`
     cpu_affinity: tuple[int, ...] = ()  # (): all
     persona: int = -1  # of personality(2); -1: as the host's
+    labels: LabelSpec = LabelSpec()  # of the processes
 
 
 class NotifyState(Record):

@@ -111,6 +111,7 @@ class Build:
                 clock_offset=offset if isinstance(offset, int) else 0,
                 boots=self.boots,
                 cpu_affinity=spec.cpu_affinity,
+                labels=spec.labels,
                 persona=(
                     persona(spec.personality, self.facts.security) if spec.personality else -1
                 ),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from machinectl_py.codec import encode
-from machinectl_py.config.spec import Rlimit, SeccompSpec
+from machinectl_py.config.spec import LabelSpec, Rlimit, SeccompSpec
 from machinectl_py.kernel.capabilities import bounding_set, parse_names
 from machinectl_py.plan.context import Context, Hooks
 from machinectl_py.plan.steps.attributes import RaiseRlimits
@@ -242,3 +242,17 @@ def test_hard_limits_of_a_user_namespace_are_raised_from_outside():
         assert resource.prlimit(child.pid, resource.RLIMIT_NOFILE) == (50, 600)
         assert resource.prlimit(child.pid, resource.RLIMIT_CORE)[1] != 0
         child.stdin.close()
+
+
+# Labels
+
+
+@pytest.mark.skipif(Path("/sys/fs/selinux/enforce").exists(), reason="this kernel has SELinux")
+def test_a_context_without_selinux_is_refused(tree, machine):
+    line = refused(tree, machine, labels=LabelSpec(selinux="system_u:system_r:container_t:s0"))
+    assert "no SELinux" in line
+
+
+def test_a_profile_that_is_not_there_is_refused(tree, machine):
+    line = refused(tree, machine, labels=LabelSpec(apparmor="there-is-none"))
+    assert "AppArmor" in line
