@@ -262,7 +262,6 @@ def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps: list[Step] = [confine.SetHostname(hostname=spec.hostname)]
     if spec.private_network:
         steps.append(confine.LoopbackUp())
-    steps.append(confine.SetRlimits(rlimits=spec.rlimits))
     steps += build_security.attributes(spec, facts.security)
     if spec.console != "pipe":
         steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))

@@ -138,16 +138,21 @@ def limit_from_outside(spec: MachineSpec) -> tuple[Step, ...]:
     They stand before the one that gives "controllers": the payload waits for that.
     """
     found: list[Step] = []
-    if spec.users.mode != "no" and spec.rlimits:
+    if _raises_limits(spec):
         found.append(own.RaiseRlimits(rlimits=spec.rlimits))
     if spec.oom_score_adjust is not None:
         found.append(own.AdjustOomScore(value=spec.oom_score_adjust))
     return tuple(found)
 
 
+def _raises_limits(spec: MachineSpec) -> bool:
+    return spec.users.mode != "no" and bool(spec.rlimits)
+
+
 def attributes(spec: MachineSpec, facts: SecurityFacts) -> tuple[Step, ...]:
     """Return the inside steps for what all processes inherit, labels last."""
-    found: list[Step] = []
+    limits = confine.SetRlimits(rlimits=spec.rlimits, after_raise=_raises_limits(spec))
+    found: list[Step] = [limits]
     if spec.cpu_affinity:
         found.append(own.SetAffinity(processors=spec.cpu_affinity))
     if spec.personality:

@@ -136,7 +136,7 @@ def _key(capabilities: int, seccomp: SeccompSpec) -> str:
     inputs = (
         __version__,
         *(_identity(f"{os.path.dirname(__file__)}/{name}.py") for name in _SOURCES),
-        _identity(kernel.__file__.replace("seccomp.py", "seccomp_compile.py")),
+        _identity(f"{os.path.dirname(kernel.__file__)}/seccomp_compile.py"),
         _identity(_libseccomp()),
         MACHINE,
         capabilities,

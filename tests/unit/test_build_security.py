@@ -66,6 +66,8 @@ def test_limits_from_outside_are_set_before_the_payload_is_let_go():
     )
     order = ("clone-payload", "raise-rlimits", "adjust-oom-score", "delegate-controllers")
     assert in_order(spec, *order, "set-rlimits", "execute-payload")
+    steps = {step.name: step for step in build_plan(spec, FACTS).steps}
+    assert set(steps["raise-rlimits"].gives) == set(steps["set-rlimits"].needed_slots())
 
 
 @pytest.mark.parametrize("capabilities", [CHOWN, CHOWN | ADMIN])

@@ -47,6 +47,7 @@ class RaiseRlimits(Step):
     because = "from outside: in a user namespace nobody may raise one, only lower it"
     lifetime = "namespace"
     takes = ("leader",)
+    gives = ("rlimits-raised",)
 
     rlimits: tuple[Rlimit, ...]
 
@@ -73,6 +74,7 @@ class RaiseRlimits(Step):
                     resource.prlimit(leader, number, (soft, limit.hard))
                 except PermissionError:
                     continue
+        context.give("rlimits-raised", 1)
 
 
 class SetAffinity(Step):

@@ -83,6 +83,11 @@ class SetRlimits(Step):
     because = "the caller's limits are no business of the machine"
 
     rlimits: tuple[Rlimit, ...]
+    after_raise: bool = False  # the supervisor raises hard limits first
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Wait for the supervisor, if it has to raise any."""
+        return ("rlimits-raised",) if self.after_raise else ()
 
     def describe(self) -> str:
         """Return the act."""
