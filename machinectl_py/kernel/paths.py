@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from machinectl_py.kernel import const
 from machinectl_py.kernel.libc import check, libc
+
+# The kernel refuses ".." with EAGAIN if anything on the host was mounted or renamed meanwhile.
+_ATTEMPTS = 128
 
 
 class _OpenHow(ctypes.Structure):
@@ -41,20 +45,25 @@ def open_in_root(root: int | str, path: str, flags: int, mode: int = 0) -> int:
         resolve=const.RESOLVE_IN_ROOT | const.RESOLVE_NO_MAGICLINKS,
     )
     try:
-        return check(
-            libc.syscall(
-                const.NR_openat2,
-                directory,
-                os.fsencode(path),
-                ctypes.byref(how),
-                ctypes.c_size_t(ctypes.sizeof(how)),
-            ),
-            "openat2",
-            path,
-        )
+        return check(_openat2(directory, path, how), "openat2", path)
     finally:
         if directory is not root:
             os.close(directory)
+
+
+def _openat2(directory: int, path: str, how: _OpenHow) -> int:
+    attempts = 0
+    while True:
+        result: int = libc.syscall(
+            const.NR_openat2,
+            directory,
+            os.fsencode(path),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        attempts += 1
+        if result >= 0 or ctypes.get_errno() != errno.EAGAIN or attempts == _ATTEMPTS:
+            return result
 
 
 def make_in_root(root: int, path: str, *, directory: bool, mode: int = 0o755) -> int:
