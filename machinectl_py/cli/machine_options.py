@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from machinectl_py.config.assemble import Frame, make_spec
+from machinectl_py.config.assemble import Frame, make_spec, root_spec
 from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
 from machinectl_py.config.table import SETTINGS, Setting
@@ -16,6 +16,7 @@ from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.unsupported import check_supported
 from machinectl_py.record import Record
+from machinectl_py.runtime.root_view import view_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from machinectl_py.config.merge import FilesMode
     from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind
     from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.runtime.root_view import RootView
 
 SETTINGS_OPTION = Option(
     name="--settings",
@@ -62,23 +64,51 @@ def resolve(arguments: Arguments) -> Target:
         PymachineError: there is none, it is no tree, or the name is not valid.
     """
     words = list(arguments.words)
-    if arguments.given("directory"):
-        path = arguments.text("directory")
+    options = [option for option in ("directory", "image") if arguments.given(option)]
+    if len(options) > 1:
+        raise UsageError("--directory= and --image= exclude each other")
+    if options:
+        path = arguments.text(options[0])
         if not path:
-            raise UsageError("--directory= is empty")
+            raise UsageError(f"--{options[0]}= is empty")
         root = os.path.realpath(path)
-        name = arguments.text("machine") or os.path.basename(root)
+        suffix = ".raw" if options == ["image"] else ""
+        name = arguments.text("machine") or os.path.basename(root).removesuffix(suffix)
     else:
         if not words:
-            raise UsageError("The name of an image, or -D DIR, is missing")
+            raise UsageError("The name of an image, -D DIR or -i PATH is missing")
         image = words.pop(0)
         store.check_name(image)
         root = store.find_root(image)
         name = arguments.text("machine", image)
     store.check_name(name)
-    if os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off"):
+    # What is in a disk image is looked at when its policy is known.
+    if _checks_os_release() and (options == ["directory"] or os.path.isdir(root)):
         store.check_tree(root)
     return Target(name=name, root=root, words=tuple(words))
+
+
+def _checks_os_release() -> bool:
+    return os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off")
+
+
+def find_init(target: Target, values: Values) -> str:
+    """Return the path, inside the root, of the init that it would boot.
+
+    Raises:
+        NotFoundError: there is none.
+        PymachineError: the root is an image that cannot be used.
+    """
+    with view_root(target.root, root_spec(values)) as view:
+        return store.find_init(view.tree, target.root)
+
+
+def _check_image(view: RootView, kind: PayloadKind) -> None:
+    """Refuse an image that does not hold what is to be started."""
+    if kind == "boot" and _checks_os_release():
+        store.check_tree(view.tree, view.root)
+    elif not os.path.isdir(f"{view.tree}/usr"):
+        raise NotFoundError(f"{view.root} is not the root of an operating system: it has no /usr")
 
 
 def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) -> Values:
@@ -105,7 +135,10 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
             from machinectl_py.config.merge import from_files
 
             files = from_files(found, warn, lenient=lenient, trust_all=mode == "trusted")
-    return _read_in(merge(options, files, SETTINGS, mode))
+    values = _read_in(merge(options, files, SETTINGS, mode))
+    if not os.path.isdir(target.root):  # found by its name, it is one too
+        values.values["image"] = target.root
+    return values
 
 
 def warn(text: str) -> None:
@@ -146,25 +179,32 @@ def make_machine(
     """
     if os.geteuid():
         raise DeniedError("Only root may start machines", "Try again with sudo.")
-    frame = Frame(
-        name=target.name,
-        root=target.root,
-        kind=kind,
-        argv=argv,
-        console=console,
-        tree_id=store.machine_id(target.root),
-        new_id=os.urandom(16).hex(),
-        environment=dict(os.environ),
-        capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
-    )
-    spec = make_spec(values, frame)
-    check_supported(spec)
-    manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
-    facts = probe_facts(
-        target.root,
-        manager=manager,
-        register=spec.cgroup.register and has_machined(),
-        foreground=foreground,
-        bind_users=spec.bind_users.names,
-    )
+    with view_root(target.root, root_spec(values)) as view:
+        if view.disk is not None:
+            _check_image(view, kind)
+        if view.notice:
+            warn(view.notice)
+        frame = Frame(
+            name=target.name,
+            root=target.root,
+            kind=kind,
+            argv=argv,
+            console=console,
+            tree_id=store.machine_id(view.tree),
+            new_id=os.urandom(16).hex(),
+            environment=dict(os.environ),
+            capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
+        )
+        spec = make_spec(values, frame)
+        check_supported(spec)
+        manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
+        facts = probe_facts(
+            target.root,
+            manager=manager,
+            register=spec.cgroup.register and has_machined(),
+            foreground=foreground,
+            bind_users=spec.bind_users.names,
+            disk=view.disk,
+            tree=view.tree,
+        )
     return spec, facts

@@ -112,7 +112,7 @@ def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = No
         payload=_payload(values, frame),
         hostname=values.get("hostname", "") or frame.name,
         machine_id=frame.tree_id or values.get("uuid", frame.new_id),
-        rootfs=_rootfs(values),
+        rootfs=root_spec(values),
         console=frame.console,
         background=values.get("background", ""),
         users=_users(values, default_users or UsersSpec()),
@@ -186,7 +186,8 @@ def _payload(values: Values, frame: Frame) -> Payload:
     )
 
 
-def _rootfs(values: Values) -> RootSpec:
+def root_spec(values: Values) -> RootSpec:
+    """Return how the root comes to be."""
     new, old = values.get("pivot_root", ("", ""))
     return RootSpec(
         image=bool(values.get("image", "")),

@@ -6,7 +6,7 @@ from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
-from machinectl_py.plan import build_identity, build_security
+from machinectl_py.plan import build_disk, build_identity, build_security
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -91,7 +91,7 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
-        host.LockRoot(root=spec.root, device=facts.root_device, inode=facts.root_inode),
+        *build_disk.take_root(spec, facts),
         tunnel.DigTunnel(machine=spec.name),
         unix_export.MountUnixExport(machine=spec.name),
         birth.StartSupervisor(foreground=facts.foreground),
@@ -112,10 +112,12 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
         )
     steps += build_identity.prepare_journal(spec, facts)
+    steps += build_disk.mount_partitions(spec, facts)
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
     steps.append(birth.ClonePayload(flags=flags, own_time=own_time))
+    steps += build_disk.release_mounts(facts)
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
@@ -151,7 +153,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
     steps += build_security.open_labels(spec)
-    steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
+    steps += build_disk.enter_root(spec, facts)
     if spec.read_only:
         steps.append(root.RemountReadOnly(target="/", recursive=True))
     return tuple(steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +15,23 @@ if TYPE_CHECKING:
 
 # Slots whose number is a descriptor, which is passed on as such from process to process.
 DESCRIPTOR_SLOTS = frozenset({"console", "kmsg"})
+
+# Slots with descriptors that the supervisor keeps as long as the machine lives, over each reboot.
+_HELD_PREFIX = "disk:"
+# Slots with detached mounts, which the process that made them closes after the birth.
+_MOUNT_PREFIX = "mount:"
+
+
+def is_held(slot: str) -> bool:
+    """Say whether a slot is kept over reboots."""
+    return slot.startswith(_HELD_PREFIX)
+
+
+def held(slots: dict[str, SlotValue]) -> dict[str, int]:
+    """Return the slots whose descriptors are kept over reboots."""
+    return {
+        slot: value for slot, value in slots.items() if is_held(slot) and isinstance(value, int)
+    }
 
 
 class Hooks:
@@ -46,6 +65,13 @@ class Context:
         value = self.slots[slot]
         assert isinstance(value, str), slot
         return value
+
+    def close_mounts(self) -> None:
+        """Let go of the detached mounts that were made here for the machine to inherit."""
+        for slot in [slot for slot in self.slots if slot.startswith(_MOUNT_PREFIX)]:
+            fd = self.slots.pop(slot)
+            if isinstance(fd, int) and fd >= 0:
+                os.close(fd)
 
     def warn(self, text: str) -> None:
         """Tell the user of something that could not be done and need not be."""

@@ -6,6 +6,7 @@ import os
 
 from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.plan.bind_users import UserFacts, probe_users
+from machinectl_py.plan.disk import DiskFacts  # noqa: TC001 - read when facts are decoded
 from machinectl_py.plan.host_files import HostFiles, probe_files
 from machinectl_py.plan.security_facts import SecurityFacts, probe_security
 from machinectl_py.record import Record
@@ -47,6 +48,7 @@ class HostFacts(Record):
     files: HostFiles = HostFiles()
     users: UserFacts = UserFacts()
     security: SecurityFacts = SecurityFacts()
+    disk: DiskFacts | None = None  # the root is a disk image
 
 
 def probe_facts(
@@ -56,15 +58,19 @@ def probe_facts(
     register: bool,
     foreground: bool,
     bind_users: tuple[str, ...] = (),
+    disk: DiskFacts | None = None,
+    tree: str = "",
 ) -> HostFacts:
     """Probe the host.
 
     Args:
-        root: the machine's root directory.
+        root: the machine's root directory or image.
         manager: the cgroup manager that was chosen.
         register: whether the machine will be registered with systemd-machined.
         foreground: whether one process is launcher and supervisor.
         bind_users: the users of the host that will be bound, by name.
+        disk: what is on the image that is the root.
+        tree: a path by which what is in the root is seen, if that is not `root`.
 
     Raises:
         OSError: the root cannot be looked at.
@@ -87,8 +93,9 @@ def probe_facts(
         root_device=status.st_dev,
         root_inode=status.st_ino,
         files=probe_files(),
-        users=probe_users(bind_users, root) if bind_users else UserFacts(),
+        users=probe_users(bind_users, tree or root) if bind_users else UserFacts(),
         security=probe_security(),
+        disk=disk,
     )
 
 

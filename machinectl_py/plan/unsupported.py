@@ -32,11 +32,8 @@ def check_supported(spec: MachineSpec) -> None:
 def _of_the_root(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
     rootfs = spec.rootfs
     return (
-        (rootfs.image, "A root from a disk image (--image=)"),
-        (rootfs.image_policy, "--image-policy="),
-        (rootfs.root_hash or rootfs.root_hash_signature or rootfs.verity_data, "--root-hash="),
         (rootfs.template, "--template="),
-        (rootfs.ephemeral, "--ephemeral"),
+        (rootfs.ephemeral and not rootfs.image, "--ephemeral"),
         (rootfs.volatile != "no", "--volatile="),
         (rootfs.pivot_new, "--pivot-root="),
         (not spec.tmpfs_tmp, "$SYSTEMD_NSPAWN_TMPFS_TMP=0"),

@@ -7,7 +7,7 @@ import os
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import PymachineError
 from machinectl_py.layout import lock_path, machine_dir
-from machinectl_py.plan.context import Context, Hooks
+from machinectl_py.plan.context import Context, Hooks, is_held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def step_class(name: str) -> type[Step]:
     from machinectl_py.plan.steps import (
         birth,
         cgroup,
+        disk,
         host,
         journal_forward,
         tunnel,
@@ -56,6 +57,7 @@ def step_class(name: str) -> type[Step]:
 
     kinds: tuple[type[Step], ...] = (
         *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
+        *(disk.LockImage, disk.AttachLoops),
         *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
     )
     for kind in kinds:
@@ -111,8 +113,13 @@ def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
         elif "undone" in line:
             pending.pop(line["step"], None)
         else:
-            gave |= {key: value for key, value in line["gave"].items() if key != "root-lock"}
+            gave |= {key: value for key, value in line["gave"].items() if not _is_own(key)}
     return list(pending.values()), gave
+
+
+def _is_own(slot: str) -> bool:
+    """Say whether a slot is a descriptor, which means nothing in another process."""
+    return slot == "root-lock" or is_held(slot)
 
 
 def remove_state(name: str, lock: int) -> None:

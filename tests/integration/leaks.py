@@ -34,6 +34,7 @@ def snapshot(reaper: int) -> Counter[str]:
         ours.pop(pid, None)
     found = Counter(f"process {pid} {_command(pid)}" for pid in ours)
     found.update(_mounts())
+    found.update(_loops())
     found.update(_cgroups(set(ours)))
     found.update(f"link {name}" for name in os.listdir("/sys/class/net"))
     for directory in DIRECTORIES:
@@ -78,6 +79,20 @@ def _mounts() -> list[str]:
         propagation = ",".join(word.partition(":")[0] for word in optional) or "private"
         found.append(f"mount {kind} {source}{root} on {target} {propagation}")
     return found
+
+
+def _loops() -> list[str]:
+    """Return the loop devices that are attached, and what device mapper has made."""
+    backing = sorted(Path("/sys/block").glob("loop*/loop/backing_file"))
+    found = [f"loop {path.parts[3]} {_text(path)}" for path in backing]
+    return found + [f"dm {_text(path)}" for path in Path("/sys/block").glob("dm-*/dm/name")]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:  # detached meanwhile
+        return ""
 
 
 def _cgroups(ours: set[int]) -> list[str]:

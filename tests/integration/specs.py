@@ -77,6 +77,7 @@ def main() -> int:
     from machinectl_py.plan.facts import probe_facts
     from machinectl_py.runtime import foreground as in_foreground
     from machinectl_py.runtime import launcher
+    from machinectl_py.runtime.root_view import view_root
 
     file = Path(sys.argv[1])
     spec = MachineSpec.from_data(decode(file.read_text()))
@@ -84,13 +85,16 @@ def main() -> int:
     how = sys.argv[2:]
     foreground = "background" not in how
     manager = manager_kind(spec.cgroup.manager, "keep-unit" in how)
-    facts = probe_facts(
-        spec.root,
-        manager=manager,
-        register=spec.cgroup.register and has_machined(),
-        foreground=foreground,
-        bind_users=spec.bind_users.names,
-    )
+    with view_root(spec.root, spec.rootfs) as view:
+        facts = probe_facts(
+            spec.root,
+            manager=manager,
+            register=spec.cgroup.register and has_machined(),
+            foreground=foreground,
+            bind_users=spec.bind_users.names,
+            disk=view.disk,
+            tree=view.tree,
+        )
     try:
         if "nspawn" in how:
             ending = in_foreground.follow_foreground(

@@ -7,6 +7,7 @@ import sys
 
 from machinectl_py.cli.machine_options import (
     BACKGROUND_OPTIONS,
+    find_init,
     make_machine,
     read_values,
     resolve,
@@ -22,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.runtime.launcher import Started
 
-USAGE = "boot NAME|-D DIR [OPTION…] [ARGUMENT OF THE INIT…]"
+USAGE = "boot NAME|-D DIR|-i PATH [OPTION…] [ARGUMENT OF THE INIT…]"
 SUMMARY = "Boot a machine in the background"
 DETAILS = """\
 It returns once the machine's init reports that it is ready. Whatever fails before, nothing is left
@@ -49,8 +50,8 @@ def run(arguments: Arguments) -> int:
         raise ConflictError(
             f"Machine '{name}' is running already", f"'pymachine status {name}' shows it."
         )
-    init = store.find_init(target.root)
     values = read_values(arguments, target)
+    init = find_init(target, values)
     spec, facts = make_machine(
         target,
         values,
@@ -82,7 +83,7 @@ def run(arguments: Arguments) -> int:
 
 
 def _pull_missing(arguments: Arguments) -> None:
-    if not arguments.words or arguments.given("directory"):
+    if not arguments.words or arguments.given("directory") or arguments.given("image"):
         raise UsageError("--pull needs the name of an image")
     name = arguments.words[0]
     store.check_name(name)

@@ -6,20 +6,20 @@ import sys
 
 from machinectl_py.cli.machine_options import (
     BACKGROUND_OPTIONS,
+    find_init,
     make_machine,
     read_values,
     resolve,
 )
 from machinectl_py.cli.render import JSON_OPTIONS, json_mode, print_json
 from machinectl_py.config.option import Option
-from machinectl_py.images import store
 from machinectl_py.plan.build import build_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
 
-USAGE = "plan NAME|-D DIR [OPTION…]"
+USAGE = "plan NAME|-D DIR|-i PATH [OPTION…]"
 SUMMARY = "Show the steps that 'boot' would take"
 DETAILS = """\
 In their order, grouped by the process that takes them, each with the manual page of the kernel call
@@ -43,7 +43,7 @@ def run(arguments: Arguments) -> int:
         target,
         values,
         kind="boot",
-        argv=(store.find_init(target.root), *words),
+        argv=(find_init(target, values), *words),
         console="background",
         foreground=False,
     )
