@@ -50,6 +50,11 @@ def prepare(root: Path, suite: str) -> None:
     subprocess.run(["mount", "-o", "remount,bind,ro", inner], check=True)
 
 
+def loop_devices() -> list[str]:
+    """Return what the host needs to attach disk images; their devices are shared with ours."""
+    return [str(path) for path in Path("/dev").glob("loop*") if not path.is_dir()]
+
+
 @contextmanager
 def booted_by_nspawn(root: Path, log: Path) -> Iterator[int]:
     """Boot the host by systemd-nspawn; give the PID of its init, stop it at the end."""
@@ -65,6 +70,7 @@ def booted_by_nspawn(root: Path, log: Path) -> Iterator[int]:
                 *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"),
                 *("--machine=pymachine-host", "--capability=all", "--private-network"),
                 *("--console=read-only", f"--directory={root}"),
+                *(f"--bind={device}" for device in loop_devices()),
             ],
             env=environment,
             stdin=subprocess.DEVNULL,
