@@ -20,7 +20,7 @@ _LO_FLAGS_DIRECT_IO = 16
 _CONFIG = struct.Struct("=II24xQQ12xI64x64x32x16x64x")
 
 LOOP_CONTROL = "/dev/loop-control"
-_LOOP_MAJOR = 7
+LOOP_MAJOR = 7
 _EBUSY, _ENOENT = 16, 2
 
 
@@ -50,7 +50,7 @@ def attach_loop(
     try:
         while True:
             number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
-            device = open_block_device(os.makedev(_LOOP_MAJOR, number), f"/dev/loop{number}", mode)
+            device = open_block_device(os.makedev(LOOP_MAJOR, number), f"/dev/loop{number}", mode)
             try:
                 fcntl.ioctl(device, _LOOP_CONFIGURE, config)
             except OSError as error:

@@ -85,7 +85,8 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
     start: Step
     if facts.manager == "systemd":
-        start = cgroup.StartScope(manager=facts.manager, request=request)
+        devices = build_disk.device_slots(facts)
+        start = cgroup.StartScope(manager=facts.manager, request=request, devices=devices)
     else:
         start = cgroup.MakeCgroup(manager=facts.manager, request=request)
     return (

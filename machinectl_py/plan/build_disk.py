@@ -75,6 +75,18 @@ def take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def device_slots(facts: HostFacts) -> tuple[str, ...]:
+    """Return the slots with the numbers of the block devices that a scope must let us mount."""
+    found = facts.disk
+    if found is None:
+        return ()
+    loops = _attached(found) or (found.verity and found.verity.data_file)
+    return (
+        *((disk.LOOPS,) if loops else (disk.IMAGE_NUMBER,)),
+        *((disk.VERIFIED_NUMBER,) if found.verity else ()),
+    )
+
+
 def _check_verity(found: DiskFacts) -> None:
     if found.verity and not found.device_mapper:
         raise UnsupportedError(

@@ -120,7 +120,8 @@ def booted_by_pymachine(root: Path, log: Path) -> Iterator[int]:
             raise HostError(f"pymachine {words[0]} failed")
         return shown.stdout
 
-    pymachine("boot", "-D", str(root), "-M", name, "--capability=all", "--private-network")
+    more = [f"--bind={device}" for device in loop_devices()]
+    pymachine("boot", "-D", str(root), "-M", name, "--capability=all", "--private-network", *more)
     try:
         yield int(pymachine("show", name, "-p", "Leader", "--value"))
     finally:

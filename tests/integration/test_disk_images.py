@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from machinectl_py.config.spec import RootSpec
+from tests.hosts.apart import systemd_runs
 from tests.integration import disks, specs
 
 pytestmark = [
@@ -109,6 +111,34 @@ def test_partitions_stand_below_the_root_and_nothing_on_the_host(pymachine, gpt,
     assert (running.stdout, failed.stdout) == ("running\n", "")
     assert pymachine("poweroff", machine).returncode == 0
     assert disks.attached(gpt) == []
+
+
+SEEN = "for p in / /home /srv; do findmnt -rno TARGET,FSTYPE,VFS-OPTIONS,FS-OPTIONS $p; done"
+
+
+def by_nspawn(image, script, *options):
+    """Return what a shell prints under systemd-nspawn, which must work with images on this host."""
+    if not systemd_runs() or not shutil.which("systemd-nspawn"):
+        pytest.skip("needs systemd-nspawn under systemd")
+    command = ["systemd-nspawn", "--quiet", "--pipe", f"--image={image}", *options]
+    command += ["--", "/bin/sh", "-c", script]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
+    if done.returncode:
+        pytest.skip(f"systemd-nspawn fails here: {done.stderr}")
+    return done.stdout
+
+
+@pytest.mark.parametrize("options", [(), ("--read-only",)])
+@pytest.mark.parametrize("kind", [*disks.TOOLS, "gpt"])
+def test_it_is_mounted_as_by_systemd_nspawn(pymachine, made, gpt, place, machine, kind, options):
+    image = gpt
+    if kind != "gpt":
+        image = place / f"{kind}.raw"
+        disks.tool("cp", made / f"{kind}.raw", image)
+    ours = shown(pymachine, image, machine, SEEN, *options)
+    assert ours == by_nspawn(image, SEEN, *options)
 
 
 def test_what_is_written_is_on_the_image(pymachine, gpt, machine):

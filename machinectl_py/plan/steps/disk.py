@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 IMAGE = "disk:image"
 VERIFIED = "disk:verified"
+# The devices' numbers, as "7:0,7:1": for the scope, which lets nobody use others, and for undoing.
+IMAGE_NUMBER = "image"
+LOOPS = "loops"
+VERIFIED_NUMBER = "verified"
 _PATIENCE = 5.0  # seconds that a file system may take to be written back
 _ENOKEY, _EKEYREJECTED = 126, 129
 
@@ -29,6 +33,12 @@ _ENOKEY, _EKEYREJECTED = 126, 129
 def device_slot(designator: str) -> str:
     """Return the slot of a partition's block device."""
     return f"disk:{designator}"
+
+
+def _number(device: int) -> str:
+    """Return the "MAJOR:MINOR" of an open block device; "0:0" of a file."""
+    number = os.fstat(device).st_rdev
+    return f"{os.major(number)}:{os.minor(number)}"
 
 
 class LockImage(Step):
@@ -91,7 +101,7 @@ class OpenImage(Step):
     man = "open(2)"
     because = "once: what is attached is the file that was locked, whatever its name becomes"
     lifetime = "process"
-    gives = (IMAGE,)
+    gives = (IMAGE, IMAGE_NUMBER)
 
     image: str
     read_only: bool
@@ -111,11 +121,13 @@ class OpenImage(Step):
     def apply(self, context: Context) -> None:
         """Open it so that the loop device may write as far as it must."""
         if self.ephemeral:
-            context.give(IMAGE, copy_unnamed(self.image))
-            return
-        mode = os.O_RDONLY if self.read_only else os.O_RDWR
-        exclusive = os.O_EXCL if self.exclusive else 0
-        context.give(IMAGE, os.open(self.image, mode | os.O_CLOEXEC | exclusive))
+            image = copy_unnamed(self.image)
+        else:
+            mode = os.O_RDONLY if self.read_only else os.O_RDWR
+            exclusive = os.O_EXCL if self.exclusive else 0
+            image = os.open(self.image, mode | os.O_CLOEXEC | exclusive)
+        context.give(IMAGE, image)
+        context.give(IMAGE_NUMBER, _number(image))
 
 
 class AttachLoops(Step):
@@ -151,7 +163,7 @@ class AttachLoops(Step):
         """Return the slots of the devices, and that of their numbers."""
         devices = [device_slot(partition.designator) for partition in self.partitions]
         devices += [device_slot("verity-file")] if self.verity_file else []
-        return (*devices, "loops")
+        return (*devices, LOOPS)
 
     def apply(self, context: Context) -> None:
         """Attach them; the kernel detaches each when its last user is gone."""
@@ -164,10 +176,8 @@ class AttachLoops(Step):
             whole = DiskPartition(designator="verity-file", offset=0, size=size, read_only=True)
             self._attach(context, whole, data)
             os.close(data)
-        numbers = [
-            os.minor(os.fstat(context.number(slot)).st_rdev) for slot in self.given_slots()[:-1]
-        ]
-        context.give("loops", ",".join(map(str, numbers)))
+        devices = [context.number(slot) for slot in self.given_slots()[:-1]]
+        context.give(LOOPS, ",".join(map(_number, devices)))
 
     def _attach(self, context: Context, partition: DiskPartition, backing: int) -> None:
         try:
@@ -191,14 +201,17 @@ class AttachLoops(Step):
         The mounts end with the machine's mount namespace, a moment after its last process: who
         takes the image up before that would write beside the old file system.
         """
+        known = context.slots.get(LOOPS, "")
+        numbers = set(known.split(",") if isinstance(known, str) and known else ())
         for slot in (*self.given_slots()[:-1], VERIFIED, IMAGE):
             fd = context.slots.pop(slot, -1)
             if isinstance(fd, int) and fd >= 0:
+                numbers.add(_number(fd))
                 os.close(fd)
-        loops = context.slots.get("loops", "")
-        assert isinstance(loops, str)
-        for number in loops.split(",") if loops else ():
-            loop.wait_detached(int(number), self.image, timeout=_PATIENCE)
+        for number in numbers:
+            major, _, minor = number.partition(":")
+            if int(major) == loop.LOOP_MAJOR:
+                loop.wait_detached(int(minor), self.image, timeout=_PATIENCE)
 
 
 class ActivateVerity(Step):
@@ -209,7 +222,7 @@ class ActivateVerity(Step):
     man = "dm-verity(kernel documentation)"
     because = "before the file system is mounted: nothing of it is read unchecked"
     lifetime = "process"
-    gives = (VERIFIED,)
+    gives = (VERIFIED, VERIFIED_NUMBER)
 
     machine: str
     verity: VerityFacts
@@ -259,3 +272,4 @@ class ActivateVerity(Step):
                 ) from error
             raise
         context.give(VERIFIED, device)
+        context.give(VERIFIED_NUMBER, _number(device))
