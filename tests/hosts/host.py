@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 INSIDE = "/srv/pymachine"
 BOOT_TIMEOUT = 60.0
+_LOOP_DEVICES = 16
 
 
 class HostError(Exception):
@@ -50,11 +51,6 @@ def prepare(root: Path, suite: str) -> None:
     subprocess.run(["mount", "-o", "remount,bind,ro", inner], check=True)
 
 
-def loop_devices() -> list[str]:
-    """Return what the host needs to attach disk images; their devices are shared with ours."""
-    return [str(path) for path in Path("/dev").glob("loop*") if not path.is_dir()]
-
-
 @contextmanager
 def booted_by_nspawn(root: Path, log: Path) -> Iterator[int]:
     """Boot the host by systemd-nspawn; give the PID of its init, stop it at the end."""
@@ -70,7 +66,6 @@ def booted_by_nspawn(root: Path, log: Path) -> Iterator[int]:
                 *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"),
                 *("--machine=pymachine-host", "--capability=all", "--private-network"),
                 *("--console=read-only", f"--directory={root}"),
-                *(f"--bind={device}" for device in loop_devices()),
             ],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -120,8 +115,7 @@ def booted_by_pymachine(root: Path, log: Path) -> Iterator[int]:
             raise HostError(f"pymachine {words[0]} failed")
         return shown.stdout
 
-    more = [f"--bind={device}" for device in loop_devices()]
-    pymachine("boot", "-D", str(root), "-M", name, "--capability=all", "--private-network", *more)
+    pymachine("boot", "-D", str(root), "-M", name, "--capability=all", "--private-network")
     try:
         yield int(pymachine("show", name, "-p", "Leader", "--value"))
     finally:
@@ -140,6 +134,22 @@ def wait_until_up(init: int) -> None:
     """Wait until the host has started all its units."""
     command = ["systemctl", "is-system-running", "--wait", "--quiet"]
     subprocess.run([*enter(init), *command], check=False, timeout=BOOT_TIMEOUT)
+
+
+def make_loop_devices(init: int) -> None:
+    """Make nodes of loop devices in the host; the devices are the kernel's, so shared with us.
+
+    Of its own, as the nodes of devtmpfs come and go with the devices.
+    """
+    control = Path("/dev/loop-control")
+    if not control.exists():
+        return
+    number = control.stat().st_rdev
+    nodes = [("loop-control", "c", os.major(number), os.minor(number))]
+    nodes += [(f"loop{minor}", "b", 7, minor) for minor in range(_LOOP_DEVICES)]
+    for name, *what in nodes:
+        made = ["mknod", "--mode=600", f"/dev/{name}", *map(str, what)]
+        subprocess.run([*enter(init), *made], check=False)
 
 
 def run_inside(root: Path, init: int, command: list[str], *, terminal: bool = False) -> int:
@@ -178,6 +188,7 @@ def main() -> int:
         try:
             with BOOTED_BY[arguments.host_by](root, log) as init:
                 wait_until_up(init)
+                make_loop_devices(init)
                 print(f"host booted in {time.monotonic() - started:.1f} s", flush=True)
                 shell = ["/bin/bash"] if arguments.shell else command
                 return run_inside(root, init, shell, terminal=arguments.shell)

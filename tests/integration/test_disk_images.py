@@ -113,7 +113,7 @@ def test_partitions_stand_below_the_root_and_nothing_on_the_host(pymachine, gpt,
     assert disks.attached(gpt) == []
 
 
-SEEN = "for p in / /home /srv; do findmnt -rno TARGET,FSTYPE,VFS-OPTIONS,FS-OPTIONS $p; done"
+SEEN = "for p in / /home /srv; do findmnt -rno TARGET,FSTYPE,VFS-OPTIONS,FS-OPTIONS $p; done; true"
 
 
 def by_nspawn(image, script, *options):
@@ -138,7 +138,9 @@ def test_it_is_mounted_as_by_systemd_nspawn(pymachine, made, gpt, place, machine
         image = place / f"{kind}.raw"
         disks.tool("cp", made / f"{kind}.raw", image)
     ours = shown(pymachine, image, machine, SEEN, *options)
-    assert ours == by_nspawn(image, SEEN, *options)
+    theirs = by_nspawn(image, SEEN, *options)
+    # systemd-nspawn discards too, but where it does not know a loop device for one.
+    assert ours.replace(",discard", "") == theirs.replace(",discard", "")
 
 
 def test_what_is_written_is_on_the_image(pymachine, gpt, machine):
