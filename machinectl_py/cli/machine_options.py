@@ -14,6 +14,7 @@ from machinectl_py.images import store
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
+from machinectl_py.plan.mount_facts import probe_mounts
 from machinectl_py.plan.unsupported import check_supported
 from machinectl_py.record import Record
 
@@ -166,5 +167,6 @@ def make_machine(
         register=spec.cgroup.register and has_machined(),
         foreground=foreground,
         bind_users=spec.bind_users.names,
+        mounts=probe_mounts(spec),
     )
     return spec, facts

@@ -7,6 +7,7 @@ import os
 from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.plan.bind_users import UserFacts, probe_users
 from machinectl_py.plan.host_files import HostFiles, probe_files
+from machinectl_py.plan.mount_facts import MountFacts
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -45,6 +46,7 @@ class HostFacts(Record):
     root_inode: int  # its st_ino: they name its lock
     files: HostFiles = HostFiles()
     users: UserFacts = UserFacts()
+    mounts: MountFacts = MountFacts()
 
 
 def probe_facts(
@@ -54,6 +56,7 @@ def probe_facts(
     register: bool,
     foreground: bool,
     bind_users: tuple[str, ...] = (),
+    mounts: MountFacts | None = None,
 ) -> HostFacts:
     """Probe the host.
 
@@ -63,6 +66,7 @@ def probe_facts(
         register: whether the machine will be registered with systemd-machined.
         foreground: whether one process is launcher and supervisor.
         bind_users: the users of the host that will be bound, by name.
+        mounts: what the spec's mounts find here; `mount_facts.probe_mounts`.
 
     Raises:
         OSError: the root cannot be looked at.
@@ -86,6 +90,7 @@ def probe_facts(
         root_inode=status.st_ino,
         files=probe_files(),
         users=probe_users(bind_users, root) if bind_users else UserFacts(),
+        mounts=mounts or MountFacts(),
     )
 
 

@@ -50,6 +50,7 @@ def step_class(name: str) -> type[Step]:
         cgroup,
         host,
         journal_forward,
+        overlay,
         tunnel,
         unix_export,
     )
@@ -57,6 +58,7 @@ def step_class(name: str) -> type[Step]:
     kinds: tuple[type[Step], ...] = (
         *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
         *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
+        *(overlay.MakeTemporaries, overlay.MakeWorkDirectories),
     )
     for kind in kinds:
         if kind.name == name:

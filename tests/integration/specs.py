@@ -75,6 +75,7 @@ def main() -> int:
     from machinectl_py.errors import PymachineError
     from machinectl_py.managers.choose import has_machined, manager_kind
     from machinectl_py.plan.facts import probe_facts
+    from machinectl_py.plan.mount_facts import probe_mounts
     from machinectl_py.runtime import foreground as in_foreground
     from machinectl_py.runtime import launcher
 
@@ -90,6 +91,7 @@ def main() -> int:
         register=spec.cgroup.register and has_machined(),
         foreground=foreground,
         bind_users=spec.bind_users.names,
+        mounts=probe_mounts(spec),
     )
     try:
         if "nspawn" in how:
