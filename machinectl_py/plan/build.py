@@ -5,7 +5,7 @@ from __future__ import annotations
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
-from machinectl_py.plan import build_identity, build_mounts
+from machinectl_py.plan import build_identity, build_mounts, build_root
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -55,6 +55,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
     build_identity.check_looks(spec)
     build_mounts.check_mounts(spec, facts)
+    build_root.check_root(spec, facts)
     steps = (
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
@@ -90,7 +91,7 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
-        host.LockRoot(root=spec.root, device=facts.root_device, inode=facts.root_inode),
+        *build_root.prepare(spec, facts),
         *build_mounts.prepare(spec, facts),
         tunnel.DigTunnel(machine=spec.name),
         unix_export.MountUnixExport(machine=spec.name),
@@ -140,12 +141,16 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps += build_identity.clone_homes(spec, facts)
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
-    steps.append(root.BindRoot(root=spec.root))
-    steps += build_mounts.clone(spec, facts)
-    steps.append(root.PivotRoot(root=spec.root))
-    if spec.read_only:
-        steps.append(root.RemountReadOnly(target="/", recursive=True))
-    return tuple(steps)
+    place = build_mounts.place_of(spec, facts)
+    return (
+        *steps,
+        root.BindRoot(root=place),
+        *build_root.compose(spec, facts),
+        *build_mounts.clone(spec, facts),
+        *build_root.cover(spec, facts),
+        root.PivotRoot(root=place),
+        *build_root.finish(spec, facts),
+    )
 
 
 def _mount(fstype: str, target: str, flags: int, data: str = "") -> Step:

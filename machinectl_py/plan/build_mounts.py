@@ -103,6 +103,12 @@ def _check_overlay(mount: OverlayMount, spec: MachineSpec, facts: HostFacts) -> 
         )
 
 
+def place_of(spec: MachineSpec, facts: HostFacts) -> str:
+    """Return the directory of the host that becomes the root: a snapshot has its own."""
+    snapshot = facts.mounts.snapshot if spec.rootfs.ephemeral else ""
+    return snapshot or spec.root
+
+
 def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the launcher's steps: directories that go with the machine."""
     steps: list[Step] = []
@@ -139,14 +145,17 @@ def clone(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     mounts = custom(spec, facts)
     for number, mount in enumerate(mounts):
         temporary = f"{_directory(spec, facts)}/{number}"
-        if isinstance(mount, BindMount) and not mount.source.startswith("+"):
-            steps.append(
-                custom_mounts.CloneBind(
-                    source=mount.source or f"{temporary}-src",
-                    target=mount.target,
-                    recursive=mount.recursive,
+        if isinstance(mount, BindMount):
+            # Sources inside are bound inside, unless what they are in will be covered.
+            if not (mount.source.startswith("+") and parts(mount.target)):
+                steps.append(
+                    custom_mounts.CloneBind(
+                        source=mount.source or f"{temporary}-src",
+                        target=mount.target,
+                        recursive=mount.recursive,
+                        root=place_of(spec, facts),
+                    )
                 )
-            )
         elif isinstance(mount, OverlayMount):
             steps.append(_overlay(mount, spec, facts, temporary))
     return tuple(steps)
@@ -158,12 +167,13 @@ def _overlay(mount: OverlayMount, spec: MachineSpec, facts: HostFacts, temporary
         upper, work = f"{temporary}-src", f"{temporary}-work"
     elif not mount.read_only:
         work = overlay.beside(upper, facts.mounts.token)
+    place = place_of(spec, facts)
     if mount.read_only:
         return overlay.MakeOverlay(
-            target=mount.target, root=spec.root, lower=(*mount.lower, upper), read_only=True
+            target=mount.target, root=place, lower=(*mount.lower, upper), read_only=True
         )
     return overlay.MakeOverlay(
-        target=mount.target, root=spec.root, lower=mount.lower, upper=upper, work=work
+        target=mount.target, root=place, lower=mount.lower, upper=upper, work=work
     )
 
 

@@ -48,6 +48,7 @@ def step_class(name: str) -> type[Step]:
     from machinectl_py.plan.steps import (
         birth,
         cgroup,
+        ephemeral,
         host,
         journal_forward,
         overlay,
@@ -59,6 +60,7 @@ def step_class(name: str) -> type[Step]:
         *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
         *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
         *(overlay.MakeTemporaries, overlay.MakeWorkDirectories),
+        *(ephemeral.MakeLayer, ephemeral.LockSnapshot, ephemeral.SnapshotRoot),
     )
     for kind in kinds:
         if kind.name == name:

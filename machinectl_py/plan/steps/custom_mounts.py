@@ -33,7 +33,7 @@ _NODES = {
 
 def slot_of(target: str) -> str:
     """Return the slot of the detached mount that will be at `target`."""
-    return f"mount:{target}"
+    return f"mount:{target if target.strip('/') else '/'}"
 
 
 class CloneBind(Step):
@@ -43,9 +43,10 @@ class CloneBind(Step):
     man = "open_tree(2)"
     because = "before the pivot: afterwards no path of the host leads anywhere"
 
-    source: str
+    source: str  # "+/path": in the root as it stands
     target: str
     recursive: bool = True
+    root: str = ""
 
     def label(self) -> str:
         """Return the step's own name."""
@@ -61,7 +62,12 @@ class CloneBind(Step):
 
     def apply(self, context: Context) -> None:
         """Clone it; slave, so that later mounts on the host are seen, as with a bind mount."""
-        tree = kernel_mount.open_tree(self.source, recursive=self.recursive)
+        if self.source.startswith("+"):
+            place = open_in_root(self.root, self.source.removeprefix("+"), os.O_PATH)
+            tree = kernel_mount.open_tree(f"/proc/self/fd/{place}", recursive=self.recursive)
+            os.close(place)
+        else:
+            tree = kernel_mount.open_tree(self.source, recursive=self.recursive)
         context.give(slot_of(self.target), tree)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from machinectl_py.kernel import const
@@ -20,6 +21,14 @@ def beside(path: str, token: str) -> str:
     """Return a hidden name in the same directory, as systemd-nspawn's of the like."""
     directory, _, name = path.rstrip("/").rpartition("/")
     return f"{directory}/.#{name}{token}"
+
+
+def by_name(path: str) -> str:
+    """Return how fsconfig(2) is told the path of a layer, or "" if it cannot be.
+
+    Overlayfs unescapes colons and backslashes, but commas cannot be told before Linux 6.5.
+    """
+    return "" if "," in path else path.replace("\\", "\\\\").replace(":", "\\:")
 
 
 class MakeTemporaries(Step):
@@ -146,19 +155,20 @@ class MakeOverlay(Step):
                 options.append(("workdir", self._layer(self.work, held)))
             attributes = const.MOUNT_ATTR_RDONLY if self.read_only else 0
             tree = make_filesystem("overlay", tuple(options), attributes)
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # it says "too many symbolic links"
+                raise OSError(errno.ELOOP, "a layer lies in another", self.target) from error
+            raise
         finally:
             for fd in held:
                 os.close(fd)
         context.give(slot_of(self.target), tree)
 
     def _layer(self, path: str, held: list[int]) -> str:
-        """Return how the kernel is told a layer; opened are those that it could not be by name.
-
-        It unescapes colons and backslashes, but fsconfig(2) had no commas before Linux 6.5.
-        """
+        """Return how the kernel is told a layer; opened are those that it could not be by name."""
         inside = path.startswith("+")
-        if not inside and "," not in path:
-            return path.replace("\\", "\\\\").replace(":", "\\:")
+        if not inside and (name := by_name(path)):
+            return name
         root = self.root if inside else "/"
         held.append(open_in_root(root, path.removeprefix("+"), os.O_PATH | os.O_DIRECTORY))
         return f"/proc/self/fd/{held[-1]}"
