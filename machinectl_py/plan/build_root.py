@@ -28,10 +28,6 @@ def check_root(spec: MachineSpec, facts: HostFacts) -> None:
         UnsupportedError: it is a disk image, and made otherwise.
     """
     rootfs = spec.rootfs
-    if rootfs.ephemeral and rootfs.template:
-        raise ConfigError("A machine cannot be both ephemeral and made from a template")
-    if rootfs.ephemeral and spec.link_journal in ("host", "guest") and not spec.link_journal_try:
-        raise ConfigError("The journal of an ephemeral machine cannot be linked")
     if rootfs.volatile == "yes" and facts.mounts.split_usr:
         raise ConfigError(
             f"{spec.root}/bin is no link into /usr, which alone is kept of a volatile root",

@@ -31,9 +31,6 @@ def _of_the_root(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
         (rootfs.image_policy, "--image-policy="),
         (rootfs.root_hash or rootfs.root_hash_signature or rootfs.verity_data, "--root-hash="),
         (rootfs.template, "--template="),
-        (rootfs.ephemeral, "--ephemeral"),
-        (rootfs.volatile != "no", "--volatile="),
-        (rootfs.pivot_new, "--pivot-root="),
         (spec.users.mode != "no" or spec.users.ownership != "off", "--private-users="),
         (spec.users.delegate, "--private-users-delegate="),
     )

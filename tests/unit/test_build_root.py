@@ -63,7 +63,6 @@ def test_a_snapshot_has_a_lock_of_its_own_and_is_the_root():
 @pytest.mark.parametrize(
     ("rootfs", "found"),
     [
-        (RootSpec(ephemeral=True, template="/t"), {}),
         (RootSpec(volatile="yes"), {"split_usr": True}),
         (RootSpec(pivot_old="/old"), {}),
         (RootSpec(pivot_new="new"), {}),
