@@ -11,6 +11,7 @@ from machinectl_py.config.option import Option
 from machinectl_py.config.table import SETTINGS, Setting
 from machinectl_py.errors import DeniedError, NotFoundError, UsageError
 from machinectl_py.images import store
+from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
@@ -53,10 +54,15 @@ class Target(Record):
     name: str
     root: str
     words: tuple[str, ...]  # of the command line, that are left
+    settings: str  # the name that its settings file has
 
 
-def resolve(arguments: Arguments) -> Target:
+def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
     """Return the machine's name, its root, and the words that are left.
+
+    Args:
+        arguments: of the command line.
+        fill: make a root that is missing from the template.
 
     Raises:
         UsageError: neither an image nor a directory is named.
@@ -74,12 +80,36 @@ def resolve(arguments: Arguments) -> Target:
             raise UsageError("The name of an image, or -D DIR, is missing")
         image = words.pop(0)
         store.check_name(image)
-        root = store.find_root(image)
+        root = _find_root(image, arguments)
         name = arguments.text("machine", image)
+    settings = name
+    options = from_options(arguments.values, SETTINGS).values
+    if options.get("ephemeral") and not arguments.given("machine"):
+        name = ephemeral_name(name)  # so that many can run of one root
     store.check_name(name)
+    if fill and (template := options.get("template", "")):
+        _fill_root(template, root)
     if os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off"):
         store.check_tree(root)
-    return Target(name=name, root=root, words=tuple(words))
+    return Target(name=name, root=root, words=tuple(words), settings=settings)
+
+
+def _find_root(image: str, arguments: Arguments) -> str:
+    try:
+        return store.find_root(image)
+    except NotFoundError:
+        if not arguments.given("template"):
+            raise
+        return f"{store.MACHINES_DIR}/{image}"
+
+
+def _fill_root(template: str, root: str) -> None:
+    from machinectl_py.images.template import fill_root
+
+    if os.geteuid():
+        raise DeniedError("Only root may make machines", "Try again with sudo.")
+    if not fill_root(os.path.realpath(template), root):
+        warn(f"{root} exists already, and is not made from {template}")
 
 
 def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) -> Values:
@@ -102,7 +132,7 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
     if mode != "no":
         from machinectl_py.config.nspawn_file import settings_files
 
-        if found := settings_files(target.name, target.root):
+        if found := settings_files(target.settings, target.root):
             from machinectl_py.config.merge import from_files
 
             files = from_files(found, warn, lenient=lenient, trust_all=mode == "trusted")

@@ -11,13 +11,27 @@ from machinectl_py.kernel.paths import open_in_root
 from machinectl_py.kernel.statfs import is_subvolume
 
 _IOW, _IOWR = 0x50009400, 0xD0009400  # of structures of 4096 bytes, magic 0x94
-_SNAP_DESTROY, _SNAP_CREATE_V2 = _IOW | 15, _IOW | 23
+_SNAP_DESTROY, _SNAP_CREATE_V2, _SUBVOL_CREATE_V2 = _IOW | 15, _IOW | 23, _IOW | 24
 _GET_SUBVOL_ROOTREF, _INO_LOOKUP_USER = _IOWR | 61, _IOWR | 62
 _VOL_ARGS = struct.Struct("q4088s")
 _VOL_ARGS_V2 = struct.Struct("qQQ32x4040s")
 _ROOTREFS = struct.Struct("Q" + "QQ" * 255 + "B7x")
 _LOOKUP_USER = struct.Struct("QQ256s3824s")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def create(path: str) -> None:
+    """Make an empty subvolume.
+
+    Raises:
+        OSError: with errno and the path; EEXIST, something is there.
+    """
+    directory, _, name = path.rpartition("/")
+    parent = os.open(directory or "/", _DIRECTORY)
+    try:
+        _ioctl(parent, _SUBVOL_CREATE_V2, _VOL_ARGS_V2.pack(0, 0, 0, os.fsencode(name)), path)
+    finally:
+        os.close(parent)
 
 
 def snapshot(source: str, target: str) -> None:
