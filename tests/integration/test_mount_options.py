@@ -17,6 +17,7 @@ from machinectl_py.config.spec import (
     OverlayMount,
     TmpfsMount,
 )
+from tests.hosts.apart import systemd_runs
 from tests.integration import specs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -356,3 +357,98 @@ def test_sysctls_of_the_network_may_be_writable_alone(tree, machine):
     found = shell(tree, machine, script, api_writable_network=True)
     assert found == " /proc/sys/net rw\n /proc/sys ro\n"
     assert shell(tree, machine, script, network=NetworkSpec(kind="private")) == found
+
+
+# The same as systemd-nspawn
+
+# By what is compared: the targets, and the options of both. {s}: a directory with a mount in it,
+# {m}: a directory of the host in memory, {t}: the tree.
+SAME = {
+    "a bind": (("/a", "/a/below"), ["--bind={s}:/a"]),
+    "a read-only bind": (("/a", "/a/below"), ["--bind-ro={s}:/a"]),
+    "a bind of one mount": (("/a", "/a/below"), ["--bind={s}:/a:norbind"]),
+    "files": (
+        ("/n/file", "/etc/os-release"),
+        ["--bind={s}/file:/n/file", "--bind-ro={s}/file:/etc/os-release"],
+    ),
+    "a bind from inside": (("/b", "/c"), ["--bind=+/etc:/b", "--bind-ro=+/srv:/c"]),
+    "a bind of nothing": (("/scratch",), ["--bind=:/scratch"]),
+    "tmpfs": (("/t", "/u"), ["--tmpfs=/t", "--tmpfs=/u:mode=1777,size=1m,noexec,ro"]),
+    "order": (("/a", "/a/below", "/a/deep"), ["--tmpfs=/a/deep", "--bind={s}:/a"]),
+    "escapes": (("/a:b", "/c"), ["--bind={s}:/a\\:b", "--bind={m}/co\\:lon:/c"]),
+    "hidden": (("/opt", "/dev/full"), ["--inaccessible=/opt", "--inaccessible=/dev/full"]),
+    "an overlay": (("/over",), ["--overlay={s}:{m}/upper:/over"]),
+    "a read-only overlay": (("/over",), ["--overlay-ro={s}:+/etc:{m}:/over"]),
+    "a read-only root": (("/", "/srv"), ["--read-only", "--tmpfs=/srv"]),
+    "volatile": (("/", "/usr", "/var"), ["--volatile=yes"]),
+    "volatile state": (("/", "/usr", "/var"), ["--volatile=state"]),
+    "a volatile overlay": (("/", "/usr", "/var"), ["--volatile=overlay"]),
+    "another root": (
+        ("/", "/sysroot", "/usr"),
+        ["--pivot-root=/deploy:/sysroot", "--bind={t}/usr:/usr"],
+    ),
+    "a bind on the root": (("/", "/usr"), ["--bind={s}:/", "--bind={t}/usr:/usr"]),
+}
+# What is not the same on purpose: nothing of the host comes to the root but by the tunnel; hidden
+# is what the machine's own /run/host has for it, which is sealed; layers have their own names.
+_OWN_LAYERS = ("lowerdir=", "upperdir=", "workdir=", "uuid=")
+_OF_THE_MACHINE = ("/", "/usr", "/srv", "/sysroot", "/b", "/c", "/opt", "/dev/full")
+_SEALED = {"nosuid", "nodev", "noexec"}
+
+
+def seen(output, targets):
+    """Return what mountinfo says of these targets; those on one target in their order."""
+    found = []
+    for line in output.splitlines():
+        front, _, back = line.partition(" - ")
+        _, _, _, _, target, options, *propagation = front.split(" ")
+        kind, _, super_options = back.split(" ")
+        kinds = {word.partition(":")[0] for word in propagation}
+        if target in _OF_THE_MACHINE:
+            kinds.discard("master")
+        flags = set(options.split(","))
+        if target in ("/opt", "/dev/full"):
+            flags -= _SEALED
+        shown = [word for word in super_options.split(",") if not word.startswith(_OWN_LAYERS)]
+        if target in targets:
+            found.append((target, kind, sorted(flags), sorted(kinds), sorted(shown)))
+    return sorted(found, key=lambda one: one[0])
+
+
+@pytest.fixture
+def both(pymachine):
+    """Run a command by systemd-nspawn and by us, on equal trees."""
+    if not systemd_runs() or not shutil.which("systemd-nspawn"):
+        pytest.skip("needs systemd-nspawn under systemd")
+    settings = {"capture_output": True, "text": True, "timeout": 60, "stdin": subprocess.DEVNULL}
+
+    def run(tree, machine, options, *words):
+        common = ["-M", machine, "-D", str(tree), *options]
+        nspawn = ["systemd-nspawn", "--quiet", "--pipe", *common, *words]
+        theirs = subprocess.run(nspawn, check=False, **settings)
+        ours = pymachine("run", "--pipe", *common, "--", *words)
+        return theirs, ours
+
+    return run
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_mounts_are_systemd_nspawns(tree, machine, source, memory, both, what):
+    targets, options = SAME[what]
+    for name in ("below", "usr", "co:lon"):
+        (source / name).mkdir()
+        (memory / name).mkdir()
+    (tree / "deploy/usr").mkdir(parents=True)
+    (tree / "deploy/sysroot").mkdir()
+    for place in (tree / "deploy", source):
+        for name in ("bin", "lib", "lib64"):
+            (place / name).symlink_to(f"usr/{name}")
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", source / "below"], check=True)
+    try:
+        words = [option.format(s=source, m=memory, t=tree) for option in options]
+        theirs, ours = both(tree, machine, words, "cat", "/proc/self/mountinfo")
+    finally:
+        subprocess.run(["umount", source / "below"], check=True)
+    assert theirs.returncode == ours.returncode == 0, (theirs.stderr, ours.stderr)
+    assert seen(ours.stdout, targets) == seen(theirs.stdout, targets)
+    assert {line[0] for line in seen(ours.stdout, targets)} & set(targets)
