@@ -116,7 +116,10 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
-    steps.append(birth.ClonePayload(flags=flags, own_time=own_time))
+    prepared = build_mounts.clone_binds(spec, facts)
+    steps += prepared
+    handed = tuple(slot for step in prepared for slot in step.given_slots())
+    steps.append(birth.ClonePayload(flags=flags, own_time=own_time, handed=handed))
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
@@ -146,7 +149,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *steps,
         root.BindRoot(root=place),
         *build_root.compose(spec, facts),
-        *build_mounts.clone(spec, facts),
+        *build_mounts.make(spec, facts),
         *build_root.cover(spec, facts),
         root.PivotRoot(root=place),
         *build_root.finish(spec, facts),

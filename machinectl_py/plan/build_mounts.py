@@ -73,6 +73,7 @@ def check_mounts(spec: MachineSpec, facts: HostFacts) -> None:
             )
         if isinstance(mount, BindMount):
             _check_source(mount.source, target, facts)
+            _check_idmap(mount, spec)
         elif isinstance(mount, OverlayMount):
             _check_overlay(mount, spec, facts)
         elif isinstance(mount, InaccessibleMount) and not parts(target):
@@ -84,6 +85,19 @@ def _check_source(source: str, target: str, facts: HostFacts) -> None:
         raise ConfigError(f"'{source}', to be mounted on {target}, is no absolute path")
     if source in facts.mounts.missing:
         raise NotFoundError(f"There is no {source} on this host, to be mounted on {target}")
+
+
+def _check_idmap(mount: BindMount, spec: MachineSpec) -> None:
+    if mount.idmap == "noidmap":
+        return
+    if mount.source.startswith("+"):
+        raise UnsupportedError(f"The ids of {mount.source}, a path inside, cannot be mapped")
+    if mount.idmap == "idmap" and spec.users.mode == "no":
+        raise UnsupportedError(
+            f"The ids of {mount.source} cannot be mapped to those of the machine,"
+            " which has the host's",
+            "--private-users=pick gives it its own; 'rootidmap' maps the owner to root.",
+        )
 
 
 def _check_overlay(mount: OverlayMount, spec: MachineSpec, facts: HostFacts) -> None:
@@ -139,26 +153,41 @@ def _temporary_entries(mount: Custom, mounts: tuple[Custom, ...]) -> tuple[str, 
     return ()
 
 
-def clone(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the steps before the pivot: what is the host's, as detached mounts."""
+def clone_binds(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's steps that take up what is the host's, for PID 1 to attach."""
+    return tuple(
+        custom_mounts.CloneBind(
+            source=mount.source or f"{_temporary(spec, facts, number)}-src",
+            target=mount.target,
+            recursive=mount.recursive,
+            temporary=not mount.source,
+            idmap=mount.idmap,
+            count=spec.users.count if mount.idmap != "noidmap" else 0,
+            root=spec.root if mount.idmap != "noidmap" else "",
+        )
+        for number, mount in enumerate(custom(spec, facts))
+        if isinstance(mount, BindMount) and not mount.source.startswith("+")
+    )
+
+
+def make(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps before the pivot that make overlays; and take up a root in the root."""
     steps: list[Step] = []
-    mounts = custom(spec, facts)
-    for number, mount in enumerate(mounts):
-        temporary = f"{_directory(spec, facts)}/{number}"
-        if isinstance(mount, BindMount):
-            # Sources inside are bound inside, unless what they are in will be covered.
-            if not (mount.source.startswith("+") and parts(mount.target)):
-                steps.append(
-                    custom_mounts.CloneBind(
-                        source=mount.source or f"{temporary}-src",
-                        target=mount.target,
-                        recursive=mount.recursive,
-                        root=place_of(spec, facts),
-                    )
-                )
-        elif isinstance(mount, OverlayMount):
-            steps.append(_overlay(mount, spec, facts, temporary))
+    for number, mount in enumerate(custom(spec, facts)):
+        if isinstance(mount, OverlayMount):
+            steps.append(_overlay(mount, spec, facts, _temporary(spec, facts, number)))
+        elif isinstance(mount, BindMount) and mount.source.startswith("+"):
+            if parts(mount.target):
+                continue  # bound when its turn comes, see BindInside
+            source, place = mount.source.removeprefix("+"), place_of(spec, facts)
+            steps.append(
+                custom_mounts.CloneInside(source=source, root=place, recursive=mount.recursive)
+            )
     return tuple(steps)
+
+
+def _temporary(spec: MachineSpec, facts: HostFacts, number: int) -> str:
+    return f"{_directory(spec, facts)}/{number}"
 
 
 def _overlay(mount: OverlayMount, spec: MachineSpec, facts: HostFacts, temporary: str) -> Step:

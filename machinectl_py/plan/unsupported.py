@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from machinectl_py.config.spec import BindMount
 from machinectl_py.errors import UnsupportedError
 
 TYPE_CHECKING = False
@@ -19,9 +18,6 @@ def check_supported(spec: MachineSpec) -> None:
     for is_wanted, what in (*_of_the_root(spec), *_of_the_rest(spec)):
         if is_wanted:
             raise UnsupportedError(f"{what} is not supported yet")
-    for mount in spec.mounts:
-        if isinstance(mount, BindMount) and mount.idmap != "noidmap":
-            raise UnsupportedError(f"The option {mount.idmap} of a bind mount is not supported yet")
 
 
 def _of_the_root(spec: MachineSpec) -> tuple[tuple[object, str], ...]:

@@ -189,6 +189,44 @@ def test_targets_in_what_becomes_read_only(tree, machine, source, target):
     )
 
 
+@pytest.fixture
+def owned(memory):
+    """A directory of user 1000 with a file of his and one of root."""
+    place = memory / "owned"
+    place.mkdir()
+    for name in ("his", "roots"):
+        (place / name).touch()
+    os.chown(place, 1000, 1001)
+    os.chown(place / "his", 1000, 1001)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("idmap", "seen_as"),
+    [("noidmap", "1000 1001 1000 1001 0 0"), ("rootidmap", "0 0 0 0 65534 65534")],
+)
+def test_the_owner_of_a_source_may_be_root_inside(tree, machine, owned, idmap, seen_as):
+    bind = BindMount(source=str(owned), target="/a", idmap=idmap)
+    script = "touch /a/new; echo $(stat -c '%u %g' /a /a/his /a/roots)"
+    assert shell(tree, machine, script, bind).strip() == seen_as
+    status = (owned / "new").stat()
+    expected = (0, 0) if idmap == "noidmap" else (1000, 1001)
+    assert (status.st_uid, status.st_gid) == expected
+
+
+def test_the_owner_of_a_source_may_be_that_of_the_target(tree, machine, owned):
+    (tree / "home/user").mkdir(parents=True)
+    os.chown(tree / "home/user", 77, 78)
+    bind = BindMount(source=str(owned), target="/home/user", idmap="owneridmap")
+    script = "touch /home/user/new; chown 77:78 /home/user/new; stat -c '%u %g' /home/user/his"
+    assert shell(tree, machine, script, bind).strip() == "77 78"
+
+
+def test_ids_are_not_mapped_to_the_hosts_own(tree, machine, owned):
+    line = refused(tree, machine, BindMount(source=str(owned), target="/a", idmap="idmap"))
+    assert "cannot be mapped" in line
+
+
 # Hostile roots
 
 
@@ -372,6 +410,7 @@ SAME = {
         ["--bind={s}/file:/n/file", "--bind-ro={s}/file:/etc/os-release"],
     ),
     "a bind from inside": (("/b", "/c"), ["--bind=+/etc:/b", "--bind-ro=+/srv:/c"]),
+    "a bind whose owner is root": (("/a",), ["--bind={m}/usr:/a:rootidmap"]),
     "a bind of nothing": (("/scratch",), ["--bind=:/scratch"]),
     "tmpfs": (("/t", "/u"), ["--tmpfs=/t", "--tmpfs=/u:mode=1777,size=1m,noexec,ro"]),
     "order": (("/a", "/a/below", "/a/deep"), ["--tmpfs=/a/deep", "--bind={s}:/a"]),

@@ -59,6 +59,8 @@ def test_a_missing_source_that_is_optional_is_no_step():
         ([TmpfsMount(target="/t"), InaccessibleMount(hidden="/./t/")], ConfigError),
         ([InaccessibleMount(hidden="/")], ConfigError),
         ([TmpfsMount(target="/run/")], UnsupportedError),
+        ([BindMount(source="/", target="/t", idmap="idmap")], UnsupportedError),
+        ([BindMount(source="+/", target="/t", idmap="rootidmap")], UnsupportedError),
         ([OverlayMount(lower=(), upper="", target="/t")], ConfigError),
         ([OverlayMount(lower=("/none",), upper="", target="/t")], NotFoundError),
         ([OverlayMount(lower=("/file",), upper="", target="/t")], ConfigError),

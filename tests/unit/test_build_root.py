@@ -26,8 +26,12 @@ def test_the_root_is_composed_before_the_pivot():
     rootfs = RootSpec(ephemeral=True, pivot_new="/new", volatile="yes")
     found = labels(rootfs, (BindMount(source="/", target="/"),), layer="/l")
     wanted = ["bind-root", "overlay-root", "enter-directory", "make-volatile-root"]
-    wanted += ["clone-bind /", "cover-root", "pivot-root", "fill-base-tree", "mount /proc"]
+    wanted += ["cover-root", "pivot-root", "fill-base-tree", "mount /proc"]
     assert [label for label in found if label in wanted] == wanted
+    assert found.index("clone-bind /") < found.index("clone-payload")
+    inside = labels(rootfs, (BindMount(source="+/x", target="/"),), layer="/l")
+    places = [inside.index(x) for x in ("make-volatile-root", "clone-inside", "cover-root")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,15 @@ import stat
 
 from machinectl_py.kernel import const
 from machinectl_py.kernel import mount as kernel_mount
+from machinectl_py.kernel.idmap import IdMaps, map_tree
 from machinectl_py.kernel.mount_options import split_options
 from machinectl_py.kernel.paths import make_in_root, open_in_root
+from machinectl_py.plan.bind_maps import bind_maps
 from machinectl_py.plan.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from machinectl_py.config.spec import BindIdmap
     from machinectl_py.plan.context import Context
 
 _INACCESSIBLE = "/run/host/inaccessible"
@@ -40,13 +43,17 @@ class CloneBind(Step):
     """Take a detached copy of what is mounted at a path of the host."""
 
     name = "clone-bind"
+    place = "supervisor"
     man = "open_tree(2)"
-    because = "before the pivot: afterwards no path of the host leads anywhere"
+    because = "by root of the host, who may open any path and map ids; PID 1 inherits the mount"
 
-    source: str  # "+/path": in the root as it stands
+    source: str
     target: str
     recursive: bool = True
-    root: str = ""
+    temporary: bool = False  # a directory of the machine's own
+    idmap: BindIdmap = "noidmap"
+    count: int = 0  # ids of the machine, with `idmap`
+    root: str = ""  # of the target, with `idmap`
 
     def label(self) -> str:
         """Return the step's own name."""
@@ -54,7 +61,9 @@ class CloneBind(Step):
 
     def describe(self) -> str:
         """Return the act."""
-        return f"open_tree {self.source}" + ("" if self.recursive else ", it alone")
+        alone = "" if self.recursive else ", it alone"
+        mapped = "" if self.idmap == "noidmap" else f", {self.idmap}"
+        return f"open_tree {self.source}{alone}{mapped}"
 
     def given_slots(self) -> tuple[str, ...]:
         """Return the slot, named by the target."""
@@ -62,13 +71,67 @@ class CloneBind(Step):
 
     def apply(self, context: Context) -> None:
         """Clone it; slave, so that later mounts on the host are seen, as with a bind mount."""
-        if self.source.startswith("+"):
-            place = open_in_root(self.root, self.source.removeprefix("+"), os.O_PATH)
-            tree = kernel_mount.open_tree(f"/proc/self/fd/{place}", recursive=self.recursive)
-            os.close(place)
-        else:
-            tree = kernel_mount.open_tree(self.source, recursive=self.recursive)
+        # 0 where there is no user namespace.
+        base = context.number("id-base") if "id-base" in context.slots else 0
+        if self.temporary and base:
+            os.chown(self.source, base, base)
+        tree = kernel_mount.open_slave_tree(self.source, recursive=self.recursive)
         context.give(slot_of(self.target), tree)
+        maps = bind_maps(self.idmap, base, self.count, _owner(tree), self._target_owner(base))
+        if maps:
+            self._map(tree, maps)
+
+    def _map(self, tree: int, maps: IdMaps) -> None:
+        try:
+            map_tree(tree, maps)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise OSError(errno.EINVAL, "its file system cannot map ids", self.source) from error
+
+    def _target_owner(self, base: int) -> tuple[int, int]:
+        """Return who owns the target, by ids of the machine; root, if it is not there yet."""
+        if self.idmap != "owneridmap":
+            return 0, 0
+        try:
+            place = open_in_root(self.root, self.target, os.O_PATH)
+        except FileNotFoundError:
+            return 0, 0
+        uid, gid = _owner(place)
+        os.close(place)
+        return uid - base if uid >= base else uid, gid - base if gid >= base else gid
+
+
+def _owner(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_uid, status.st_gid
+
+
+class CloneInside(Step):
+    """Take a detached copy of a path of the root, to be the root itself."""
+
+    name = "clone-inside"
+    man = "open_tree(2)"
+    because = "before the root is covered by it"
+
+    source: str  # inside
+    root: str
+    recursive: bool = True
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"open_tree {self.source} in {self.root}"
+
+    def given_slots(self) -> tuple[str, ...]:
+        """Return the slot of a mount on the root."""
+        return (slot_of("/"),)
+
+    def apply(self, context: Context) -> None:
+        """Clone it, resolved in the root."""
+        place = open_in_root(self.root, self.source, os.O_PATH | os.O_DIRECTORY)
+        tree = kernel_mount.open_tree(f"/proc/self/fd/{place}", recursive=self.recursive)
+        os.close(place)
+        context.give(slot_of("/"), tree)
 
 
 class AttachMount(Step):
