@@ -10,6 +10,7 @@ from machinectl_py.kernel import const
 from machinectl_py.kernel.libc import check, libc, raise_errno
 
 _MAX_LINKS = 40  # as the kernel's; path_resolution(7)
+_MAX_TRIES = 1000  # openat2(2), EAGAIN
 
 
 class _OpenHow(ctypes.Structure):
@@ -44,17 +45,18 @@ def open_in_root(root: int | str, path: str, flags: int, mode: int = 0) -> int:
         resolve=const.RESOLVE_IN_ROOT | const.RESOLVE_NO_MAGICLINKS,
     )
     try:
-        return check(
-            libc.syscall(
+        for _ in range(_MAX_TRIES):
+            result = libc.syscall(
                 const.NR_openat2,
                 directory,
                 os.fsencode(path),
                 ctypes.byref(how),
                 ctypes.c_size_t(ctypes.sizeof(how)),
-            ),
-            "openat2",
-            path,
-        )
+            )
+            # With ".." on the way, any rename or mount on the host meanwhile.
+            if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
+                break
+        return check(result, "openat2", path)
     finally:
         if directory is not root:
             os.close(directory)

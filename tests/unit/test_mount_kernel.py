@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from machinectl_py.kernel import const
 from machinectl_py.kernel.filesystem import make_filesystem
 from machinectl_py.kernel.mount_options import split_options
-from machinectl_py.kernel.paths import make_in_root
+from machinectl_py.kernel.paths import make_in_root, open_in_root
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,18 @@ def test_links_that_lead_to_one_another_are_no_endless_way(tmp_path):
     with pytest.raises(OSError, match="symbolic links"):
         make_in_root(fd, "a/c", directory=True, follow=True)
     os.close(fd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_way_up_is_found_while_the_host_mounts_elsewhere(tmp_path):
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    script = 'while mount -t tmpfs tmpfs "$1" && umount "$1"; do :; done'
+    busy = subprocess.Popen(["unshare", "--mount", "sh", "-c", script, "sh", place])
+    try:
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            os.close(open_in_root(str(tmp_path), "elsewhere/../../elsewhere", os.O_PATH))
+    finally:
+        busy.terminate()
+        busy.wait()
