@@ -82,16 +82,28 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
         store.check_name(image)
         root = _find_root(image, arguments)
         name = arguments.text("machine", image)
-    settings = name
+    target = settle(arguments, name, root, tuple(words), fill=fill)
+    if os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off"):
+        store.check_tree(root)
+    return target
+
+
+def settle(
+    arguments: Arguments, name: str, root: str, words: tuple[str, ...], *, fill: bool = True
+) -> Target:
+    """Return a machine by what makes it besides: its template, and that it is ephemeral.
+
+    Raises:
+        PymachineError: the name is not valid, or the root cannot be made.
+    """
     options = from_options(arguments.values, SETTINGS).values
+    settings = name
     if options.get("ephemeral") and not arguments.given("machine"):
         name = ephemeral_name(name)  # so that many can run of one root
     store.check_name(name)
     if fill and (template := options.get("template", "")):
         _fill_root(template, root)
-    if os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off"):
-        store.check_tree(root)
-    return Target(name=name, root=root, words=tuple(words), settings=settings)
+    return Target(name=name, root=root, words=words, settings=settings)
 
 
 def _find_root(image: str, arguments: Arguments) -> str:

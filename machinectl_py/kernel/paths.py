@@ -45,6 +45,7 @@ def open_in_root(root: int | str, path: str, flags: int, mode: int = 0) -> int:
         resolve=const.RESOLVE_IN_ROOT | const.RESOLVE_NO_MAGICLINKS,
     )
     try:
+        result = -1
         for _ in range(_MAX_TRIES):
             result = libc.syscall(
                 const.NR_openat2,

@@ -25,9 +25,14 @@ def check_root(spec: MachineSpec, facts: HostFacts) -> None:
 
     Raises:
         ConfigError: the spec contradicts itself, or the root has no merged /usr.
-        UnsupportedError: it is a disk image, and made otherwise.
+        UnsupportedError: it is the host's, or a disk image, whose root is its own.
     """
     rootfs = spec.rootfs
+    if spec.root == "/":
+        raise UnsupportedError(
+            "The host's own root cannot be a machine's, nor can a snapshot of it",
+            "--directory= or --machine= gives another.",
+        )
     if rootfs.volatile == "yes" and facts.mounts.split_usr:
         raise ConfigError(
             f"{spec.root}/bin is no link into /usr, which alone is kept of a volatile root",

@@ -120,3 +120,14 @@ def test_ephemeral_machines_have_names_of_their_own(tree, pymachine, machine):
         assert int(number, 16) >= 0
         assert len(number) == 16
     assert given.stdout.strip() == machine
+
+
+def test_as_systemd_nspawn_too(tree, tmp_path, machine, pymachine):
+    words = ("nspawn", "-q", "--pipe", "-M", machine, "-D", tmp_path / "made")
+    done = pymachine(*words, f"--template={tree}", "hostname")
+    assert done.stdout.strip() == machine, done
+    assert (tmp_path / "made/etc/os-release").exists()
+    refused = pymachine("nspawn", "-q", f"--template={tree}", "true")
+    assert "--template= needs" in refused.stderr
+    refused = pymachine("nspawn", "-q", "-x", "-D", "/", "true")
+    assert "The host's own root cannot be" in refused.stderr
