@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.config.spec import Rlimit
-from machinectl_py.kernel import capabilities, namespaces, netdevice, process
+from machinectl_py.kernel import capabilities, const, namespaces, netdevice, process
 from machinectl_py.plan.step import Step
 
 TYPE_CHECKING = False
@@ -104,7 +104,7 @@ class SetRlimits(Step):
         import resource
 
         for limit in self.rlimits:
-            number = getattr(resource, f"RLIMIT_{limit.name}")
+            number = getattr(resource, f"RLIMIT_{limit.name}", const.RLIMIT_LOCKS)
             try:
                 resource.setrlimit(number, (limit.soft, limit.hard))
             except ValueError:
