@@ -9,6 +9,7 @@ import time
 
 from machinectl_py.codec import encode
 from machinectl_py.errors import PymachineError
+from machinectl_py.kernel import process
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.context import Context
@@ -217,7 +218,9 @@ class Background:
         """Fork the supervisor; only the launcher returns."""
         ours, theirs = Peer.pair()
         _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM))
-        pid = os.fork()
+        # The process that MAINPID= names must be systemd's own child: what is not gets SIGKILL
+        # where it should be waited for after SIGTERM.
+        pid = process.fork_orphan() if self.facts.manager == "unit" else os.fork()
         if pid == 0:
             ours.close()
             self._supervise(theirs)

@@ -141,7 +141,8 @@ class Watch:
         for line in data.decode(errors="replace").split("\n"):
             if line == "READY=1":
                 self.ready = self.ready or time.monotonic_ns() // 1000
-                self._to_caller("READY=1\n")
+                if self.launcher is None:  # which tells it with MAINPID=, in one message
+                    self._to_caller("READY=1\n")
             elif line.startswith("STATUS="):
                 self.status = line[7:]
                 self._to_caller(f"STATUS=Container running: {line[7:]}")
