@@ -160,7 +160,7 @@ def run_inside(root: Path, init: int, command: list[str], *, terminal: bool = Fa
 
 
 def copy_output(root: Path, init: int) -> None:
-    """Copy what is written in the host to /srv/output, until /srv/ended is there or the host ends."""
+    """Copy the host's /srv/output to ours, until its /srv/ended is there or it ends."""
     output, ended = Path(root, "srv/output"), Path(root, "srv/ended")
     position = 0
     while True:
