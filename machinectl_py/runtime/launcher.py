@@ -16,7 +16,7 @@ from machinectl_py.plan.context import Context
 from machinectl_py.record import Record
 from machinectl_py.runtime.finish import clean_up
 from machinectl_py.runtime.journal import Journal
-from machinectl_py.runtime.recover import make_hooks
+from machinectl_py.runtime.recover import make_hooks, remove_left
 from machinectl_py.runtime.state import find_running, write_whole
 from machinectl_py.runtime.supervisor import Build
 from machinectl_py.runtime.walk import (
@@ -47,7 +47,7 @@ class Started(Record):
 
 
 def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
-    """Return the walk of a plan to be begun; what a killed supervisor left is removed first.
+    """Return the walk of a plan to be begun; with the lock, what a killed supervisor left goes.
 
     Raises:
         ConfigError, UnsupportedError: there is no plan for this spec on this host.
@@ -60,6 +60,8 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
     journal = Journal(spec.name)
 
     def after(step: Step) -> None:
+        if step.name == "lock-machine":
+            remove_left(spec.name)
         if step.name == "make-state-directory":
             directory = machine_dir(spec.name)
             # They hold credentials, and passwords of bound users.
@@ -68,7 +70,6 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
         journal.after(step, context)
 
     walk.before, walk.after = journal.before, after
-    find_running(spec.name)  # removes what a killed supervisor left
     return walk
 
 
