@@ -80,6 +80,7 @@ class TraceEntry(Record):
     describe: str
     start: int  # CLOCK_MONOTONIC of the host, in nanoseconds
     duration: int  # nanoseconds
+    standing: bool = False  # since an earlier boot of the machine, and not done anew
 
 
 def write_whole(path: str, text: str, mode: int = 0o644) -> None:

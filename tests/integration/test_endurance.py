@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -86,6 +87,31 @@ def test_a_hundred_reboots_by_verb_and_from_inside(pymachine, tree, machine, man
     state = find_running(machine)
     assert (state.boots, state.supervisor) == (TIMES + 1, supervisor)
     assert pymachine("poweroff", machine).returncode == 0
+
+
+def test_the_trace_of_a_reboot_keeps_the_steps_that_stand(pymachine, tree, machine):
+    def steps():
+        return json.loads(pymachine("trace", machine, "--json=short").stdout)["steps"]
+
+    pymachine("boot", "-D", tree, "-M", machine, check=True)
+    first = steps()
+    assert not any(step["standing"] for step in first)
+    for _ in range(2):
+        assert pymachine("reboot", machine).returncode == 0
+    again = steps()
+    assert [step["index"] for step in again] == [step["index"] for step in first]
+    standing = {step["name"] for step in again if step["standing"]}
+    assert {"lock-machine", "lock-root", "start-supervisor"} < standing
+    assert not standing & {"clone-payload", "register-machine", "execute-payload"}
+    kept = [step | {"standing": False} for step in again if step["standing"]]
+    assert kept == [step for step in first if step["name"] in standing]
+    # What was done anew was done after all that was done before.
+    ended = max(step["start"] + step["duration"] for step in first)
+    assert all(step["start"] > ended for step in again if not step["standing"])
+    table = pymachine("trace", machine).stdout.splitlines()
+    assert sum("   standing " in line for line in table) == len(standing)
+    assert float(table[-1].split()[2]) < 60_000  # READY=1 is counted from this boot
+    assert pymachine("terminate", machine).returncode == 0
 
 
 @pytest.fixture
