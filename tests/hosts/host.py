@@ -211,5 +211,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except trees.TreeError as error:
+        sys.exit(f"host.py: {error}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
