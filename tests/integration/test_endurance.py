@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -172,3 +173,28 @@ def test_reboots_of_a_unit_by_verb_and_from_inside(pymachine, unit, machine):
     assert pymachine("poweroff", machine).returncode == 0
     wait_until(lambda: unit_property(unit, "ActiveState") == "inactive")
     assert unit_property(unit, "Result") == "success"
+
+
+@needs_systemd
+def test_a_unit_whose_supervisor_was_killed_starts_again(unit, machine):
+    for _ in range(3):
+        run("systemctl", "start", unit)
+        state = find_running(machine)
+        os.kill(state.supervisor, signal.SIGKILL)
+        wait_until(lambda: unit_property(unit, "ActiveState") == "failed")
+        assert unit_property(unit, "Result") == "signal"
+        assert not Path(f"/proc/{state.leader}").exists()
+    run("systemctl", "start", unit)
+    assert find_running(machine).boots == 1
+    run("systemctl", "stop", unit)
+
+
+@needs_systemd
+def test_a_unit_is_stopped_while_it_starts(unit, machine):
+    for number in range(UNIT_TIMES):
+        run("systemctl", "start", "--no-block", unit)
+        time.sleep(0.025 * number)
+        run("systemctl", "stop", unit)
+        assert unit_property(unit, "ActiveState") in ("inactive", "failed")
+        assert unit_property(unit, "TasksCurrent") == "[not set]"
+        assert find_running(machine) is None

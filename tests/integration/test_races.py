@@ -122,6 +122,27 @@ def test_a_killed_launcher_leaves_a_whole_machine_or_nothing(pymachine, tree, ma
     assert 0 < ran < KILLS
 
 
+@pytest.mark.parametrize("verb", ["reboot", "poweroff"])
+def test_a_supervisor_killed_while_it_stops_leaves_nothing(pymachine, tree, machine, verb):
+    """It is three programs in turn by then: what watches, what cleans up, what builds again."""
+    moments = random.Random(SEED)
+    for number in range(KILLS // 2):
+        assert boot(tree, machine).communicate(timeout=60)[1] == ""
+        state = find_running(machine)
+        stopping = subprocess.Popen(
+            [*COMMAND, verb, machine], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(moments.uniform(0, BOOT))
+        born = descendants(state.supervisor)
+        if Path(f"/proc/{state.supervisor}").exists():
+            os.kill(state.supervisor, signal.SIGKILL)
+        said = stopping.communicate(timeout=60)[1]
+        assert len(said.splitlines()) <= 2, (number, said)
+        assert "Traceback" not in said
+        wait_until(lambda born=born: all(is_gone(pid) for pid in born))
+        assert not be_rid_of(pymachine, machine), number
+
+
 def test_a_lock_that_was_left_alone_is_removed(pymachine, machine):
     locks = Path("/run/pymachine/locks")
     locks.mkdir(parents=True, exist_ok=True)
