@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from machinectl_py.kernel import const
@@ -169,6 +170,37 @@ def close_range(first: int, last: int = 0xFFFFFFFF, *, on_exec: bool = False) ->
         ),
         "close_range",
     )
+
+
+def fork_orphan() -> int:
+    """Fork a child of PID 1, or of the nearest subreaper, by a process between; fork(2).
+
+    Returns:
+        The child's PID; 0 in the child.
+
+    Raises:
+        OSError: one of the two cannot be forked.
+    """
+    out, into = os.pipe2(os.O_CLOEXEC)
+    between = os.fork()
+    if between == 0:
+        try:
+            pid = os.fork()
+        except OSError:
+            os._exit(1)
+        if pid == 0:
+            os.close(out)
+            os.close(into)
+            return 0
+        os.write(into, f"{pid}".encode())
+        os._exit(0)
+    os.close(into)
+    os.waitpid(between, 0)  # from here on the child is another's
+    told = os.read(out, 16)
+    os.close(out)
+    if not told:
+        raise BlockingIOError(errno.EAGAIN, "fork")
+    return int(told)
 
 
 def start_ticks(pid: int) -> int:
