@@ -203,10 +203,12 @@ def make_machine(
     spec = make_spec(values, frame)
     check_supported(spec)
     manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
+    # machined takes only machines that live in a unit of systemd.
+    register = spec.cgroup.register and manager != "embedded" and has_machined()
     facts = probe_facts(
         target.root,
         manager=manager,
-        register=spec.cgroup.register and has_machined(),
+        register=register,
         foreground=foreground,
         bind_users=spec.bind_users.names,
         mounts=probe_mounts(spec),

@@ -95,6 +95,9 @@ NR_mount_setattr = 442
 # <asm-generic/ioctls.h>
 TIOCSCTTY = 0x540E
 
+# <asm-generic/resource.h>, the same on every architecture; Python's `resource` lacks it
+RLIMIT_LOCKS = 10
+
 # <signal.h>
 SIGHUP = 1
 SIGINT = 2

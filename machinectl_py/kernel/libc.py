@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ libc.setns.argtypes = (_int, _int)
 libc.prctl.argtypes = (_int, _ulong, _ulong, _ulong, _ulong)
 libc.reboot.argtypes = (ctypes.c_int,)
 libc.sethostname.argtypes = (_str, ctypes.c_size_t)
+libc.personality.argtypes = (_ulong,)
+
+# The architecture whose calls this interpreter makes, as uname(2) names it. Not asked of uname(2)
+# where the interpreter knows: after personality(2) that says "i686" to a program of x86-64.
+MACHINE = getattr(sys.implementation, "_multiarch", "").partition("-")[0] or os.uname().machine
+MACHINE = {"powerpc64le": "ppc64le", "powerpc64": "ppc64", "i386": "i686"}.get(MACHINE, MACHINE)
 
 
 def fail(call: str, *paths: str | bytes) -> NoReturn:

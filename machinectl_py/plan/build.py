@@ -5,7 +5,7 @@ from __future__ import annotations
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
-from machinectl_py.plan import build_identity, build_mounts, build_root
+from machinectl_py.plan import build_identity, build_mounts, build_root, build_security
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -56,13 +56,14 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     build_identity.check_looks(spec)
     build_mounts.check_mounts(spec, facts)
     build_root.check_root(spec, facts)
-    steps = (
+    build_security.check_security(spec, facts.security)
+    steps: tuple[Step, ...] = (
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
         *_root_steps(spec, facts),
         *_api_steps(spec, facts),
         *_own_steps(spec, facts),
-        *_confining_steps(spec),
+        *_confining_steps(spec, facts),
         execute.ExecutePayload(
             payload=spec.payload,
             argv=spec.payload.argv,
@@ -70,6 +71,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
             listen_fds=facts.listen_fds,
         ),
     )
+    steps = build_security.label_mounts(steps, spec.labels)
     check_slots(steps)
     return Plan(steps=steps)
 
@@ -123,6 +125,7 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
+    steps += build_security.limit_from_outside(spec)
     steps.append(cgroup.DelegateControllers())
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
@@ -144,6 +147,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps += build_identity.clone_homes(spec, facts)
     if spec.seccomp.enabled:
         steps.append(confine.ReadSeccomp())
+    steps += build_security.open_labels(spec)
     place = build_mounts.place_of(spec, facts)
     return (
         *steps,
@@ -252,11 +256,11 @@ def _writable_proc(spec: MachineSpec) -> tuple[str, ...]:
     return ("/proc/sys/net",) if writable else ()
 
 
-def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
+def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps: list[Step] = [confine.SetHostname(hostname=spec.hostname)]
     if spec.private_network:
         steps.append(confine.LoopbackUp())
-    steps.append(confine.SetRlimits(rlimits=spec.rlimits))
+    steps += build_security.attributes(spec, facts.security)
     if spec.console != "pipe":
         steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))
     if spec.no_new_privileges:
@@ -264,14 +268,14 @@ def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
     if spec.payload.user:
         own = spec.console != "pipe"
         steps.append(user.BecomeUser(user=spec.payload.user, own_terminal=own))
-    limit = confine.LimitCapabilities(capabilities=spec.capabilities)
+    limit = build_security.capabilities(spec)
     if not spec.seccomp.enabled:
-        return (*steps, limit)
+        return (*steps, *limit)
     # Loading a filter wants CAP_SYS_ADMIN or no_new_privs; seccomp(2).
     admin = spec.capabilities >> CAPABILITY_NAMES.index("CAP_SYS_ADMIN") & 1
     if admin or spec.no_new_privileges:
-        return (*steps, limit, confine.LoadSeccomp())
-    return (*steps, confine.LoadSeccomp(), limit)
+        return (*steps, *limit, confine.LoadSeccomp())
+    return (*steps, confine.LoadSeccomp(), *limit)
 
 
 def _environment(spec: MachineSpec, facts: HostFacts) -> tuple[tuple[str, str], ...]:

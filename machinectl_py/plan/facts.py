@@ -8,6 +8,7 @@ from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.plan.bind_users import UserFacts, probe_users
 from machinectl_py.plan.host_files import HostFiles, probe_files
 from machinectl_py.plan.mount_facts import MountFacts
+from machinectl_py.plan.security_facts import SecurityFacts, probe_security
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -47,6 +48,7 @@ class HostFacts(Record):
     files: HostFiles = HostFiles()
     users: UserFacts = UserFacts()
     mounts: MountFacts = MountFacts()
+    security: SecurityFacts = SecurityFacts()
 
 
 def probe_facts(
@@ -91,6 +93,7 @@ def probe_facts(
         files=probe_files(),
         users=probe_users(bind_users, root) if bind_users else UserFacts(),
         mounts=mounts or MountFacts(),
+        security=probe_security(),
     )
 
 

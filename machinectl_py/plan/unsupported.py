@@ -32,20 +32,11 @@ def _of_the_root(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
 
 
 def _of_the_rest(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
-    network, seccomp = spec.network, spec.seccomp
+    network = spec.network
     return (
         (network.kind == "path", "--network-namespace-path="),
         (network.veth or network.veth_extra, "--network-veth"),
         (network.interfaces, "--network-interface="),
         (network.macvlan or network.ipvlan, "--network-macvlan="),
         (network.ports, "--port="),
-        (seccomp.profile, "--seccomp-profile="),
-        (seccomp.suppress_sync, "--suppress-sync="),
-        (seccomp.families, "--restrict-address-families="),
-        (spec.labels.selinux or spec.labels.selinux_apifs, "--selinux-context="),
-        (spec.labels.apparmor, "--apparmor-profile="),
-        (spec.ambient, "--ambient-capability="),
-        (spec.personality, "--personality="),
-        (spec.cpu_affinity, "--cpu-affinity="),
-        (spec.oom_score_adjust is not None, "--oom-score-adjust="),
     )

@@ -30,6 +30,7 @@ from machinectl_py.kernel import (
     seccomp,
     terminal,
 )
+from machinectl_py.kernel import labels as kernel_labels
 from machinectl_py.kernel.paths import open_in_root
 from machinectl_py.record import Record
 from machinectl_py.runtime.users import find_user
@@ -38,6 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from machinectl_py.config.spec import LabelSpec
     from machinectl_py.plan.user_database import User
     from machinectl_py.runtime.relay import Relay
     from machinectl_py.runtime.state import MachineState
@@ -75,6 +77,9 @@ class _Entry(Record):
     capabilities: int
     no_new_privileges: bool
     seccomp: tuple[bytes, ...]
+    cpu_affinity: tuple[int, ...]
+    persona: int
+    labels: LabelSpec
     command: Command
     environment: tuple[tuple[str, str], ...]
 
@@ -227,6 +232,9 @@ def _prepare(
         capabilities=state.capabilities,
         no_new_privileges=state.no_new_privileges,
         seccomp=_read_seccomp(state.seccomp) if state.seccomp else (),
+        cpu_affinity=state.cpu_affinity,
+        persona=state.persona,
+        labels=state.labels,
         command=command,
         environment=_environment(user, command.environment, on_terminal=controlling),
     )
@@ -277,6 +285,8 @@ def _become(entry: _Entry, report: int) -> NoReturn:
     act = "enter"
     try:
         _take_stdio(entry)
+        act = "set the labels for"
+        _set_labels(entry.labels)
         act = "join the namespaces of"
         namespaces.setns(entry.pidfd, entry.flags)
         process.join_new_keyring()
@@ -295,6 +305,14 @@ def _become(entry: _Entry, report: int) -> NoReturn:
     os._exit(EXIT_FAILURE)
 
 
+def _set_labels(labels: LabelSpec) -> None:
+    """Have the command's execve(2) take the machine's labels, by the host's /proc."""
+    if labels.selinux:
+        kernel_labels.write_selinux_exec(kernel_labels.open_selinux_exec(), labels.selinux)
+    if labels.apparmor:
+        kernel_labels.write_apparmor_exec(kernel_labels.open_apparmor_exec(), labels.apparmor)
+
+
 def _take_stdio(entry: _Entry) -> None:
     os.setsid()
     if entry.controlling:
@@ -311,11 +329,15 @@ def _take_stdio(entry: _Entry) -> None:
 
 
 def _confine(entry: _Entry) -> None:
-    """Take on the machine's limits and the user.
+    """Take on the machine's attributes, limits and the user.
 
     The filter first, as it may want CAP_SYS_ADMIN, then the bounding set, as it wants
     CAP_SETPCAP; the other sets last, as the machine may be denied CAP_SETUID.
     """
+    if entry.cpu_affinity:
+        os.sched_setaffinity(0, entry.cpu_affinity)
+    if entry.persona >= 0:
+        process.set_personality(entry.persona)
     if entry.no_new_privileges:
         process.set_no_new_privileges()
     if entry.seccomp:

@@ -6,7 +6,7 @@ import os
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import PymachineError
-from machinectl_py.layout import lock_path, machine_dir
+from machinectl_py.layout import machine_dir
 from machinectl_py.plan.context import Context, Hooks
 
 TYPE_CHECKING = False
@@ -119,10 +119,8 @@ def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
     return list(pending.values()), gave
 
 
-def remove_state(name: str, lock: int) -> None:
-    """Remove the state directory, then the lock: the machine is gone."""
-    from machinectl_py.kernel.locks import drop_lock
-
+def remove_state(name: str) -> None:
+    """Remove the state directory; the lock is the caller's to drop after it."""
     directory = machine_dir(name)
     try:
         for entry in os.listdir(directory):
@@ -130,4 +128,3 @@ def remove_state(name: str, lock: int) -> None:
         os.rmdir(directory)
     except FileNotFoundError:
         pass
-    drop_lock(lock_path(name), lock)

@@ -45,7 +45,9 @@ def _wait(name: str, timeout: float, over: object) -> None:
 
 
 def _gone(state: MachineState) -> bool:
-    return not is_supervised(state.name) and not os.path.isdir(state.cgroup)
+    """Say whether nothing is left; what a supervisor that is killed meanwhile leaves is removed."""
+    running = find_running(state.name) is not None or is_supervised(state.name)
+    return not running and not os.path.isdir(state.cgroup)
 
 
 def poweroff(name: str, timeout: float) -> None:
@@ -62,7 +64,6 @@ def poweroff(name: str, timeout: float) -> None:
     state = require_running(name)
     _signal_leader(state, _POWEROFF if state.kind == "boot" else _SIGTERM)
     _wait(name, timeout, lambda: _gone(state))
-    find_running(name)
 
 
 def reboot(name: str, timeout: float) -> None:
@@ -86,7 +87,6 @@ def terminate(name: str) -> None:
     state = require_running(name)
     _signal_leader(state, _SIGKILL)
     _wait(name, 30, lambda: _gone(state))
-    find_running(name)
 
 
 def kill(name: str, number: int, whom: str) -> None:

@@ -13,6 +13,7 @@ from machinectl_py.errors import PymachineError
 from machinectl_py.kernel import cgroupfs
 from machinectl_py.kernel.process import pidfd_send_signal, start_ticks
 from machinectl_py.layout import machine_dir
+from machinectl_py.plan.build_security import persona
 from machinectl_py.runtime import init_wrapper
 from machinectl_py.runtime.state import MachineState, write_state, write_whole
 from machinectl_py.runtime.walk import Aborted, Peer, Walk, failure, print_warnings
@@ -109,6 +110,11 @@ class Build:
                 started_monotonic=self.started_monotonic,
                 clock_offset=offset if isinstance(offset, int) else 0,
                 boots=self.boots,
+                cpu_affinity=spec.cpu_affinity,
+                labels=spec.labels,
+                persona=(
+                    persona(spec.personality, self.facts.security) if spec.personality else -1
+                ),
             )
         )
 

@@ -80,6 +80,12 @@ class Peer:
         data, ancillary, _, _ = self.socket.recvmsg(_PACKET, space, _socket.MSG_CMSG_CLOEXEC)
         return data, ancillary
 
+    def is_gone(self) -> bool:
+        """Say whether the other end is closed, whatever it sent before."""
+        poll = select.poll()
+        poll.register(self.socket.fileno(), 0)
+        return bool(poll.poll(0))
+
     def close(self) -> None:
         """Close this end."""
         self.socket.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.config.spec import Rlimit
-from machinectl_py.kernel import capabilities, namespaces, netdevice, process
+from machinectl_py.kernel import capabilities, const, namespaces, netdevice, process
 from machinectl_py.plan.step import Step
 
 TYPE_CHECKING = False
@@ -83,6 +83,11 @@ class SetRlimits(Step):
     because = "the caller's limits are no business of the machine"
 
     rlimits: tuple[Rlimit, ...]
+    after_raise: bool = False  # the supervisor raises hard limits first
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Wait for the supervisor, if it has to raise any."""
+        return ("rlimits-raised",) if self.after_raise else ()
 
     def describe(self) -> str:
         """Return the act."""
@@ -99,7 +104,7 @@ class SetRlimits(Step):
         import resource
 
         for limit in self.rlimits:
-            number = getattr(resource, f"RLIMIT_{limit.name}")
+            number = getattr(resource, f"RLIMIT_{limit.name}", const.RLIMIT_LOCKS)
             try:
                 resource.setrlimit(number, (limit.soft, limit.hard))
             except ValueError:
@@ -200,3 +205,27 @@ class LimitCapabilities(Step):
     def apply(self, context: Context) -> None:
         """Drop the others."""
         capabilities.limit_capabilities(self.capabilities)
+
+
+class RaiseAmbient(Step):
+    """Give the payload capabilities that it keeps as any user."""
+
+    name = "raise-ambient"
+    man = "capabilities(7)"
+    because = "after the user has changed, which empties the set, and after it is bounded"
+
+    ambient: int
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"raise the ambient capabilities {' '.join(capabilities.mask_names(self.ambient))}"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        names = capabilities.mask_names(self.ambient)
+        listed = ",".join(f"+{name[4:].lower()}" for name in names)
+        return f"setpriv --inh-caps={listed} --ambient-caps={listed} …"
+
+    def apply(self, context: Context) -> None:
+        """Raise them."""
+        capabilities.raise_ambient(self.ambient)
