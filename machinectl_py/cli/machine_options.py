@@ -161,5 +161,6 @@ def make_machine(
         register=spec.cgroup.register and has_machined(),
         foreground=foreground,
         bind_users=spec.bind_users.names,
+        users=spec.users,
     )
     return spec, facts
