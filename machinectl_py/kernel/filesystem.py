@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_FSCONFIG_SET_STRING = 1  # <linux/mount.h>
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING = 0, 1  # <linux/mount.h>
 _INT = struct.Struct("i")
 
 
@@ -87,7 +87,7 @@ def make_filesystem(
 
     Args:
         fstype: as in /proc/filesystems.
-        options: of the file system, as ("mode", "0755").
+        options: of the file system, as ("mode", "0755"), or ("ro", "") for a flag.
         attributes: MOUNT_ATTR_ flags of the mount.
 
     Raises:
@@ -98,8 +98,9 @@ def make_filesystem(
     )
     try:
         for key, value in options:
-            name, text = key.encode(), os.fsencode(value)
-            result = libc.syscall(const.NR_fsconfig, context, _FSCONFIG_SET_STRING, name, text, 0)
+            name, text = key.encode(), os.fsencode(value) or None
+            how = _FSCONFIG_SET_STRING if text else _FSCONFIG_SET_FLAG
+            result = libc.syscall(const.NR_fsconfig, context, how, name, text, 0)
             check(result, "fsconfig", f"{key}={value}")
         result = libc.syscall(const.NR_fsconfig, context, const.FSCONFIG_CMD_CREATE, None, None, 0)
         check(result, "fsconfig", fstype)

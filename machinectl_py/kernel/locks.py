@@ -14,10 +14,13 @@ _F_OFD_GETLK = 36
 _F_OFD_SETLK = 37
 _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 _WHOLE_FILE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_SHARED = struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
 
 
-def take_lock(path: str) -> int | None:
-    """Lock a file exclusively, made if missing; return its descriptor, or None if it is held.
+def take_lock(path: str, *, shared: bool = False) -> int | None:
+    """Lock a file, made if missing; return its descriptor, or None if it is held.
+
+    Shared, others may hold it so at the same time, and none exclusively.
 
     A holder that leaves may unlink the file; a lock on such a file locks nothing, so it is
     taken again on the new one. The file is the owner's alone: who can open it can hold it.
@@ -28,7 +31,7 @@ def take_lock(path: str) -> int | None:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.fcntl(fd, _F_OFD_SETLK, _WHOLE_FILE)
+            fcntl.fcntl(fd, _F_OFD_SETLK, _SHARED if shared else _WHOLE_FILE)
             if _is_at(fd, path):
                 return fd
         except BlockingIOError:
@@ -56,9 +59,13 @@ def is_locked(path: str) -> bool:
 
 
 def drop_lock(path: str, fd: int) -> None:
-    """Remove the lock's file, then let the lock go."""
-    if _is_at(fd, path):
-        os.unlink(path)
+    """Remove the lock's file, unless others share it, then let the lock go."""
+    try:
+        fcntl.fcntl(fd, _F_OFD_SETLK, _WHOLE_FILE)  # as ours it is so at once
+        if _is_at(fd, path):
+            os.unlink(path)
+    except BlockingIOError:
+        pass
     os.close(fd)
 
 

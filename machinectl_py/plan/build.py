@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
-from machinectl_py.plan import build_identity, build_users
+from machinectl_py.plan import build_identity, build_mounts, build_root, build_users
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.step import Step
 
 _TMPFS = const.MS_NOSUID | const.MS_NODEV | const.MS_STRICTATIME
+_TMP = "mode=01777,size=10%,nr_inodes=400k"
 _SEALED = const.MS_NOSUID | const.MS_NODEV | const.MS_NOEXEC
 _READ_ONLY_PROC = (
     "/proc/sys",
@@ -54,10 +54,12 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
     build_identity.check_looks(spec)
+    build_mounts.check_mounts(spec, facts)
+    build_root.check_root(spec, facts)
     steps = (
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
-        *_root_steps(spec),
+        *_root_steps(spec, facts),
         *_api_steps(spec, facts),
         *_own_steps(spec, facts),
         *_confining_steps(spec),
@@ -89,7 +91,8 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
-        host.LockRoot(root=spec.root, device=facts.root_device, inode=facts.root_inode),
+        *build_root.prepare(spec, facts),
+        *build_mounts.prepare(spec, facts),
         *build_users.hold_range(spec, facts),
         tunnel.DigTunnel(machine=spec.name),
         unix_export.MountUnixExport(machine=spec.name),
@@ -134,21 +137,10 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _binds(spec: MachineSpec) -> tuple[BindMount, ...]:
-    return tuple(mount for mount in spec.mounts if isinstance(mount, BindMount))
-
-
 def _sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the steps that take up what of the host is shown inside, as descriptors."""
-    sources = {facts.os_release: False} | {bind.source: bind.recursive for bind in _binds(spec)}
-    steps: list[Step] = [
-        root.CloneSource(source=source, recursive=recursive)
-        for source, recursive in sources.items()
-    ]
-    steps += [
-        root.CloneSource(source=shared, recursive=False)
-        for shared in (tunnel_dir(spec.name), unix_export_dir(spec.name))
-    ]
+    sources = (facts.os_release, tunnel_dir(spec.name), unix_export_dir(spec.name))
+    steps: list[Step] = [root.CloneSource(source=source, recursive=False) for source in sources]
     if not _makes_devices(spec, facts):
         steps.append(devices.CloneDeviceNodes(nodes=facts.devices))
     steps += build_identity.host_file_sources(spec, facts)
@@ -156,22 +148,23 @@ def _sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps += build_identity.clone_homes(spec, facts)
     if spec.seccomp.enabled:
         steps.append(confine.OpenSeccomp())
-    return tuple(steps)
+    return (*steps, *build_mounts.clone_binds(spec, facts))
 
 
-def _root_steps(spec: MachineSpec) -> tuple[Step, ...]:
-    steps: list[Step] = [
+def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    return (
         *build_users.become_root(spec),
         root.DieWithSupervisor(),
         confine.NewKeyring(),
         root.EnslaveMounts(),
         *build_identity.clone_journal_socket(spec),
-        *build_users.mount_root(spec),
-        root.PivotRoot(root=build_users.place_of_root(spec)),
-    ]
-    if spec.read_only:
-        steps.append(root.RemountReadOnly(target="/", recursive=True))
-    return tuple(steps)
+        *build_users.mount_root(spec, build_mounts.place_of(spec, facts)),
+        *build_root.compose(spec, facts),
+        *build_mounts.make(spec, facts),
+        *build_root.cover(spec, facts),
+        root.PivotRoot(root=build_mounts.place_inside(spec, facts)),
+        *build_root.finish(spec, facts),
+    )
 
 
 def _mount(fstype: str, target: str, flags: int, data: str = "") -> Step:
@@ -213,7 +206,7 @@ def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         _mount("mqueue", "/dev/mqueue", _SEALED),
         *((devices.AllocateConsole(),) if console else ()),
         _mount("tmpfs", "/run", _TMPFS, "mode=0755,size=20%,nr_inodes=800k"),
-        _mount("tmpfs", "/tmp", _TMPFS, "mode=01777,size=10%,nr_inodes=400k"),
+        *((_mount("tmpfs", "/tmp", _TMPFS, _TMP),) if spec.tmpfs_tmp else ()),
         _mount("tmpfs", "/run/host", _TMPFS | const.MS_NOEXEC, "mode=0755,size=4m,nr_inodes=1k"),
         api.FillRunHost(machine_id=spec.machine_id),
     )
@@ -244,7 +237,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         steps.append(
             api.ProtectProc(
                 read_only=_READ_ONLY_PROC,
-                writable=("/proc/sys/net",) if spec.private_network else (),
+                writable=_writable_proc(spec),
                 hidden=_HIDDEN_PROC,
             )
         )
@@ -252,27 +245,22 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *build_identity.credentials(spec),
         *build_identity.attach_journal_socket(spec),
         *build_identity.bind_users(spec, facts),
+        *build_mounts.attach(spec, facts, "early"),
         root.RemountReadOnly(target="/run/host"),
         cgroup.UnshareCgroup(),
         _mount("cgroup2", "/sys/fs/cgroup", _SEALED, "nsdelegate,memory_recursiveprot"),
     ]
     if not spec.api_writable:
         steps.append(root.RemountReadOnly(target="/sys"))
-    for mount in spec.mounts:
-        if isinstance(mount, BindMount):
-            steps.append(
-                root.AttachSource(
-                    source=mount.source,
-                    target=mount.target,
-                    read_only=mount.read_only,
-                    recursive=mount.recursive,
-                )
-            )
-        elif isinstance(mount, TmpfsMount):
-            steps.append(_mount("tmpfs", mount.target, _TMPFS, mount.options))
+    steps += build_mounts.attach(spec, facts, "late")
     steps += build_identity.host_files(spec, facts)
     steps += build_identity.attach_journal(spec, facts)
     return (*steps, root.ShareMounts(), tunnel.OpenTunnel())
+
+
+def _writable_proc(spec: MachineSpec) -> tuple[str, ...]:
+    writable = spec.private_network or spec.api_writable_network
+    return ("/proc/sys/net",) if writable else ()
 
 
 def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:

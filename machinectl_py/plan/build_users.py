@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from machinectl_py.errors import ConfigError
 from machinectl_py.plan.bind_users import bound_users
+from machinectl_py.plan.build_mounts import place_of
 from machinectl_py.plan.steps import api, cgroup, confine, root, users
 from machinectl_py.plan.users import plan_users
 
@@ -33,7 +34,9 @@ def hold_range(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def chown_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's step that gives the root's files to the range, if it shall."""
     plan = plan_users(spec, facts)
-    return (users.ChownRoot(root=spec.root),) if plan and plan.ownership == "chown" else ()
+    return (
+        (users.ChownRoot(root=place_of(spec, facts)),) if plan and plan.ownership == "chown" else ()
+    )
 
 
 def clone_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -41,7 +44,9 @@ def clone_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     plan = plan_users(spec, facts)
     if plan is None:
         return ()
-    return (users.CloneRoot(root=spec.root, count=plan.count, ownership=plan.ownership),)
+    return (
+        users.CloneRoot(root=place_of(spec, facts), count=plan.count, ownership=plan.ownership),
+    )
 
 
 def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -63,16 +68,9 @@ def become_root(spec: MachineSpec) -> tuple[Step, ...]:
     return (users.BecomeRoot(),) if spec.users.mode != "no" else ()
 
 
-def place_of_root(spec: MachineSpec) -> str:
-    """Return where PID 1 has the root before it pivots to it."""
-    return spec.root if spec.users.mode == "no" else users.ANCHOR
-
-
-def mount_root(spec: MachineSpec) -> tuple[Step, ...]:
-    """Return the step inside that makes the root a mount at its place."""
-    if spec.users.mode == "no":
-        return (root.BindRoot(root=spec.root),)
-    return (users.AttachRoot(),)
+def mount_root(spec: MachineSpec, place: str) -> tuple[Step, ...]:
+    """Return the step inside that makes the root, on the host at `place`, a mount."""
+    return (root.BindRoot(root=place),) if spec.users.mode == "no" else (users.AttachRoot(),)
 
 
 def mount_proc(spec: MachineSpec, usual: Step) -> tuple[Step, ...]:

@@ -7,6 +7,7 @@ import os
 from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.plan.bind_users import UserFacts, probe_users
 from machinectl_py.plan.host_files import HostFiles, probe_files
+from machinectl_py.plan.mount_facts import MountFacts
 from machinectl_py.plan.root_facts import RootFacts, probe_root
 from machinectl_py.record import Record
 
@@ -48,6 +49,7 @@ class HostFacts(Record):
     files: HostFiles = HostFiles()
     users: UserFacts = UserFacts()
     root: RootFacts = RootFacts()
+    mounts: MountFacts = MountFacts()
 
 
 def probe_facts(
@@ -58,6 +60,7 @@ def probe_facts(
     foreground: bool,
     bind_users: tuple[str, ...] = (),
     users: UsersSpec | None = None,
+    mounts: MountFacts | None = None,
 ) -> HostFacts:
     """Probe the host.
 
@@ -68,6 +71,7 @@ def probe_facts(
         foreground: whether one process is launcher and supervisor.
         bind_users: the users of the host that will be bound, by name.
         users: the user namespace that is wished; nothing is probed for None or "no".
+        mounts: what the spec's mounts find here; `mount_facts.probe_mounts`.
 
     Raises:
         OSError: the root cannot be looked at.
@@ -92,6 +96,7 @@ def probe_facts(
         files=probe_files(),
         users=probe_users(bind_users, root) if bind_users else UserFacts(),
         root=probe_root(root, users) if users and users.mode != "no" else RootFacts(),
+        mounts=mounts or MountFacts(),
     )
 
 

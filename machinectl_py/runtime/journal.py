@@ -48,8 +48,10 @@ def step_class(name: str) -> type[Step]:
     from machinectl_py.plan.steps import (
         birth,
         cgroup,
+        ephemeral,
         host,
         journal_forward,
+        overlay,
         tunnel,
         unix_export,
         users,
@@ -59,6 +61,8 @@ def step_class(name: str) -> type[Step]:
         *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
         *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
         users.HoldIdRange,
+        *(overlay.MakeTemporaries, overlay.MakeWorkDirectories),
+        *(ephemeral.MakeLayer, ephemeral.LockSnapshot, ephemeral.SnapshotRoot),
     )
     for kind in kinds:
         if kind.name == name:

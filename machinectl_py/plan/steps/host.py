@@ -86,10 +86,11 @@ class LockRoot(Step):
     root: str
     device: int
     inode: int
+    shared: bool = False  # with others who do not write to it
 
     def describe(self) -> str:
         """Return the act."""
-        return f"lock {self.root} by {self._path()}"
+        return f"lock {self.root} by {self._path()}" + (", shared" if self.shared else "")
 
     def _path(self) -> str:
         return f"{ROOT_LOCK_DIR}/inode-{self.device}:{self.inode}"
@@ -97,7 +98,7 @@ class LockRoot(Step):
     def apply(self, context: Context) -> None:
         """Take the lock or say that the root is in use."""
         os.makedirs(ROOT_LOCK_DIR, mode=0o700, exist_ok=True)
-        fd = take_lock(self._path())
+        fd = take_lock(self._path(), shared=self.shared)
         if fd is None:
             raise ConflictError(f"The root {self.root} is in use by another machine")
         context.give("root-lock", fd)
