@@ -211,6 +211,7 @@ def make_machine(
         register=register,
         foreground=foreground,
         bind_users=spec.bind_users.names,
+        users=spec.users,
         mounts=probe_mounts(spec),
     )
     return spec, facts

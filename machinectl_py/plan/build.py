@@ -5,7 +5,13 @@ from __future__ import annotations
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
-from machinectl_py.plan import build_identity, build_mounts, build_root, build_security
+from machinectl_py.plan import (
+    build_identity,
+    build_mounts,
+    build_root,
+    build_security,
+    build_users,
+)
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -95,6 +101,7 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         host.MakeStateDirectory(machine=spec.name),
         *build_root.prepare(spec, facts),
         *build_mounts.prepare(spec, facts),
+        *build_users.hold_range(spec, facts),
         tunnel.DigTunnel(machine=spec.name),
         unix_export.MountUnixExport(machine=spec.name),
         birth.StartSupervisor(foreground=facts.foreground),
@@ -115,13 +122,16 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
         )
     steps += build_identity.prepare_journal(spec, facts)
+    prepared = (*build_users.clone_root(spec, facts), *_sources(spec, facts))
+    steps += (*build_users.chown_root(spec, facts), *prepared)
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
-    prepared = build_mounts.clone_binds(spec, facts)
-    steps += prepared
+    if spec.users.mode != "no":
+        flags |= const.CLONE_NEWUSER
     handed = tuple(slot for step in prepared for slot in step.given_slots())
     steps.append(birth.ClonePayload(flags=flags, own_time=own_time, handed=handed))
+    steps += build_users.after_birth(spec, facts)
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
@@ -136,26 +146,33 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    steps: list[Step] = [root.DieWithSupervisor(), confine.NewKeyring(), root.EnslaveMounts()]
+def _sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps that take up what of the host is shown inside, as descriptors."""
     sources = (facts.os_release, tunnel_dir(spec.name), unix_export_dir(spec.name))
-    steps += [root.CloneSource(source=source, recursive=False) for source in sources]
+    steps: list[Step] = [root.CloneSource(source=source, recursive=False) for source in sources]
     if not _makes_devices(spec, facts):
         steps.append(devices.CloneDeviceNodes(nodes=facts.devices))
     steps += build_identity.host_file_sources(spec, facts)
     steps += build_identity.clone_journal(spec, facts)
     steps += build_identity.clone_homes(spec, facts)
     if spec.seccomp.enabled:
-        steps.append(confine.ReadSeccomp())
-    steps += build_security.open_labels(spec)
-    place = build_mounts.place_of(spec, facts)
+        steps.append(confine.OpenSeccomp())
+    return (*steps, *build_mounts.clone_binds(spec, facts))
+
+
+def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
-        *steps,
-        root.BindRoot(root=place),
+        *build_users.become_root(spec),
+        root.DieWithSupervisor(),
+        confine.NewKeyring(),
+        root.EnslaveMounts(),
+        *build_identity.clone_journal_socket(spec),
+        *build_security.open_labels(spec),
+        *build_users.mount_root(spec, build_mounts.place_of(spec, facts)),
         *build_root.compose(spec, facts),
         *build_mounts.make(spec, facts),
         *build_root.cover(spec, facts),
-        root.PivotRoot(root=place),
+        root.PivotRoot(root=build_mounts.place_inside(spec, facts)),
         *build_root.finish(spec, facts),
     )
 
@@ -180,8 +197,8 @@ def _device_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     console = spec.console != "pipe"
     return (
-        _mount("proc", "/proc", _SEALED),
-        _mount("sysfs", "/sys", _SEALED) if spec.api_writable else api.MountSys(),
+        *build_users.mount_proc(spec, _mount("proc", "/proc", _SEALED)),
+        *build_users.mount_sys(spec, _mount("sysfs", "/sys", _SEALED)),
         _mount(
             "tmpfs",
             "/dev",
@@ -261,6 +278,7 @@ def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.private_network:
         steps.append(confine.LoopbackUp())
     steps += build_security.attributes(spec, facts.security)
+    steps += build_users.await_outside(spec)
     if spec.console != "pipe":
         steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))
     if spec.no_new_privileges:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, TmpfsMount
 from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError
 from machinectl_py.plan.steps import custom_mounts, overlay
+from machinectl_py.plan.steps.users import ANCHOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ def place_of(spec: MachineSpec, facts: HostFacts) -> str:
     return snapshot or spec.root
 
 
+def place_inside(spec: MachineSpec, facts: HostFacts) -> str:
+    """Return where PID 1 has the root before it pivots to it."""
+    return place_of(spec, facts) if spec.users.mode == "no" else ANCHOR
+
+
 def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the launcher's steps: directories that go with the machine."""
     steps: list[Step] = []
@@ -179,7 +185,7 @@ def make(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         elif isinstance(mount, BindMount) and mount.source.startswith("+"):
             if parts(mount.target):
                 continue  # bound when its turn comes, see BindInside
-            source, place = mount.source.removeprefix("+"), place_of(spec, facts)
+            source, place = mount.source.removeprefix("+"), place_inside(spec, facts)
             steps.append(
                 custom_mounts.CloneInside(source=source, root=place, recursive=mount.recursive)
             )
@@ -196,7 +202,7 @@ def _overlay(mount: OverlayMount, spec: MachineSpec, facts: HostFacts, temporary
         upper, work = f"{temporary}-src", f"{temporary}-work"
     elif not mount.read_only:
         work = overlay.beside(upper, facts.mounts.token)
-    place = place_of(spec, facts)
+    place = place_inside(spec, facts)
     if mount.read_only:
         return overlay.MakeOverlay(
             target=mount.target, root=place, lower=(*mount.lower, upper), read_only=True

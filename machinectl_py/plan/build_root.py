@@ -9,7 +9,7 @@ from machinectl_py.config.spec import BindMount, OverlayMount, TmpfsMount
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel import const
 from machinectl_py.layout import machine_dir
-from machinectl_py.plan.build_mounts import custom, parts, place_of, target_of
+from machinectl_py.plan.build_mounts import custom, parts, place_inside, target_of
 from machinectl_py.plan.steps import api, compose_root, ephemeral, host, root
 
 TYPE_CHECKING = False
@@ -74,7 +74,7 @@ def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 def compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the steps that cover the root's place before the custom mounts are cloned."""
-    place, rootfs = place_of(spec, facts), spec.rootfs
+    place, rootfs = place_inside(spec, facts), spec.rootfs
     scratch = machine_dir(spec.name)
     steps: list[Step] = []
     if _overlays(spec, facts):
@@ -98,7 +98,7 @@ def _cover(spec: MachineSpec, facts: HostFacts) -> Custom | None:
 
 def cover(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the step that mounts what the user wants on the root itself."""
-    mount, place = _cover(spec, facts), place_of(spec, facts)
+    mount, place = _cover(spec, facts), place_inside(spec, facts)
     if isinstance(mount, TmpfsMount):
         return (compose_root.CoverRootWithTmpfs(root=place, options=mount.options),)
     if isinstance(mount, OverlayMount):

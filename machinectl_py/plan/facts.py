@@ -8,11 +8,13 @@ from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.plan.bind_users import UserFacts, probe_users
 from machinectl_py.plan.host_files import HostFiles, probe_files
 from machinectl_py.plan.mount_facts import MountFacts
+from machinectl_py.plan.root_facts import RootFacts, probe_root
 from machinectl_py.plan.security_facts import SecurityFacts, probe_security
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from machinectl_py.config.spec import UsersSpec
     from machinectl_py.plan.ports import ManagerKind
 
 
@@ -47,6 +49,7 @@ class HostFacts(Record):
     root_inode: int  # its st_ino: they name its lock
     files: HostFiles = HostFiles()
     users: UserFacts = UserFacts()
+    root: RootFacts = RootFacts()
     mounts: MountFacts = MountFacts()
     security: SecurityFacts = SecurityFacts()
 
@@ -58,6 +61,7 @@ def probe_facts(
     register: bool,
     foreground: bool,
     bind_users: tuple[str, ...] = (),
+    users: UsersSpec | None = None,
     mounts: MountFacts | None = None,
 ) -> HostFacts:
     """Probe the host.
@@ -68,6 +72,7 @@ def probe_facts(
         register: whether the machine will be registered with systemd-machined.
         foreground: whether one process is launcher and supervisor.
         bind_users: the users of the host that will be bound, by name.
+        users: the user namespace that is wished; nothing is probed for None or "no".
         mounts: what the spec's mounts find here; `mount_facts.probe_mounts`.
 
     Raises:
@@ -92,6 +97,7 @@ def probe_facts(
         root_inode=status.st_ino,
         files=probe_files(),
         users=probe_users(bind_users, root) if bind_users else UserFacts(),
+        root=probe_root(root, users) if users and users.mode != "no" else RootFacts(),
         mounts=mounts or MountFacts(),
         security=probe_security(),
     )

@@ -26,8 +26,6 @@ def _of_the_root(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
         (rootfs.image, "A root from a disk image (--image=)"),
         (rootfs.image_policy, "--image-policy="),
         (rootfs.root_hash or rootfs.root_hash_signature or rootfs.verity_data, "--root-hash="),
-        (spec.users.mode != "no" or spec.users.ownership != "off", "--private-users="),
-        (spec.users.delegate, "--private-users-delegate="),
     )
 
 

@@ -54,11 +54,13 @@ def step_class(name: str) -> type[Step]:
         overlay,
         tunnel,
         unix_export,
+        users,
     )
 
     kinds: tuple[type[Step], ...] = (
         *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
         *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
+        users.HoldIdRange,
         *(overlay.MakeTemporaries, overlay.MakeWorkDirectories),
         *(ephemeral.MakeLayer, ephemeral.LockSnapshot, ephemeral.SnapshotRoot),
     )

@@ -92,6 +92,7 @@ def main() -> int:
         register=spec.cgroup.register and has_machined(),
         foreground=foreground,
         bind_users=spec.bind_users.names,
+        users=spec.users,
         mounts=probe_mounts(spec),
     )
     try:
