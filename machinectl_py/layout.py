@@ -11,6 +11,8 @@ ROOT_LOCK_DIR = "/run/systemd/nspawn/locks"
 TUNNELS_DIR = "/run/systemd/nspawn/propagate"
 # Where systemd-ssh-proxy(1) looks for the sockets of machines.
 UNIX_EXPORT_DIR = "/run/systemd/nspawn/unix-export"
+# Idem of ranges of ids, named by the first id.
+ID_LOCK_DIR = "/run/systemd/nspawn-uid"
 
 
 def machine_dir(name: str) -> str:
