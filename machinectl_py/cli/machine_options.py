@@ -168,5 +168,6 @@ def make_machine(
         register=register,
         foreground=foreground,
         bind_users=spec.bind_users.names,
+        users=spec.users,
     )
     return spec, facts

@@ -6,7 +6,7 @@ from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
-from machinectl_py.plan import build_identity, build_security
+from machinectl_py.plan import build_identity, build_security, build_users
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -58,7 +58,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     steps: tuple[Step, ...] = (
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
-        *_root_steps(spec, facts),
+        *_root_steps(spec),
         *_api_steps(spec, facts),
         *_own_steps(spec, facts),
         *_confining_steps(spec, facts),
@@ -92,6 +92,7 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
         host.LockRoot(root=spec.root, device=facts.root_device, inode=facts.root_inode),
+        *build_users.hold_range(spec, facts),
         tunnel.DigTunnel(machine=spec.name),
         unix_export.MountUnixExport(machine=spec.name),
         birth.StartSupervisor(foreground=facts.foreground),
@@ -112,10 +113,16 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
         )
     steps += build_identity.prepare_journal(spec, facts)
+    prepared = (*build_users.clone_root(spec, facts), *_sources(spec, facts))
+    steps += (*build_users.chown_root(spec, facts), *prepared)
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
-    steps.append(birth.ClonePayload(flags=flags, own_time=own_time))
+    if spec.users.mode != "no":
+        flags |= const.CLONE_NEWUSER
+    handed = tuple(slot for step in prepared for slot in step.given_slots())
+    steps.append(birth.ClonePayload(flags=flags, own_time=own_time, handed=handed))
+    steps += build_users.after_birth(spec, facts)
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
@@ -134,24 +141,38 @@ def _binds(spec: MachineSpec) -> tuple[BindMount, ...]:
     return tuple(mount for mount in spec.mounts if isinstance(mount, BindMount))
 
 
-def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    steps: list[Step] = [root.DieWithSupervisor(), confine.NewKeyring(), root.EnslaveMounts()]
+def _sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps that take up what of the host is shown inside, as descriptors."""
     sources = {facts.os_release: False} | {bind.source: bind.recursive for bind in _binds(spec)}
-    steps += [
+    steps: list[Step] = [
         root.CloneSource(source=source, recursive=recursive)
         for source, recursive in sources.items()
     ]
-    for shared in (tunnel_dir(spec.name), unix_export_dir(spec.name)):
-        steps.append(root.CloneSource(source=shared, recursive=False))
+    steps += [
+        root.CloneSource(source=shared, recursive=False)
+        for shared in (tunnel_dir(spec.name), unix_export_dir(spec.name))
+    ]
     if not _makes_devices(spec, facts):
         steps.append(devices.CloneDeviceNodes(nodes=facts.devices))
     steps += build_identity.host_file_sources(spec, facts)
     steps += build_identity.clone_journal(spec, facts)
     steps += build_identity.clone_homes(spec, facts)
     if spec.seccomp.enabled:
-        steps.append(confine.ReadSeccomp())
-    steps += build_security.open_labels(spec)
-    steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
+        steps.append(confine.OpenSeccomp())
+    return tuple(steps)
+
+
+def _root_steps(spec: MachineSpec) -> tuple[Step, ...]:
+    steps: list[Step] = [
+        *build_users.become_root(spec),
+        root.DieWithSupervisor(),
+        confine.NewKeyring(),
+        root.EnslaveMounts(),
+        *build_identity.clone_journal_socket(spec),
+        *build_security.open_labels(spec),
+        *build_users.mount_root(spec),
+        root.PivotRoot(root=build_users.place_of_root(spec)),
+    ]
     if spec.read_only:
         steps.append(root.RemountReadOnly(target="/", recursive=True))
     return tuple(steps)
@@ -177,8 +198,8 @@ def _device_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     console = spec.console != "pipe"
     return (
-        _mount("proc", "/proc", _SEALED),
-        _mount("sysfs", "/sys", _SEALED) if spec.api_writable else api.MountSys(),
+        *build_users.mount_proc(spec, _mount("proc", "/proc", _SEALED)),
+        *build_users.mount_sys(spec, _mount("sysfs", "/sys", _SEALED)),
         _mount(
             "tmpfs",
             "/dev",
@@ -263,6 +284,7 @@ def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.private_network:
         steps.append(confine.LoopbackUp())
     steps += build_security.attributes(spec, facts.security)
+    steps += build_users.await_outside(spec)
     if spec.console != "pipe":
         steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))
     if spec.no_new_privileges:

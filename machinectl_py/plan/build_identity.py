@@ -22,6 +22,7 @@ from machinectl_py.plan.steps.host_files import (
     zone_of,
 )
 from machinectl_py.plan.steps.journal import AttachJournal, CloneJournal, PrepareJournal
+from machinectl_py.plan.users import ids_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,13 +123,19 @@ def prepare_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 
 def clone_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the steps before the pivot for a journal that is linked or forwarded."""
-    steps: list[Step] = []
-    if _links_journal(spec, facts):
-        steps.append(CloneJournal(machine_id=spec.machine_id, lenient=_lenient_journal(spec)))
-    if spec.journal_forward.path:
-        steps.append(journal_forward.CloneJournalSocket(machine=spec.name))
-    return tuple(steps)
+    """Return the step before the birth for a journal that is linked."""
+    if not _links_journal(spec, facts):
+        return ()
+    ids = ids_of(spec.users) if spec.users.mode != "no" else 0
+    lenient = _lenient_journal(spec)
+    return (CloneJournal(machine_id=spec.machine_id, lenient=lenient, ids=ids),)
+
+
+def clone_journal_socket(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the step before the pivot for a journal that is forwarded."""
+    if not spec.journal_forward.path:
+        return ()
+    return (journal_forward.CloneJournalSocket(machine=spec.name),)
 
 
 def attach_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:

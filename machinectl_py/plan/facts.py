@@ -7,11 +7,13 @@ import os
 from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.plan.bind_users import UserFacts, probe_users
 from machinectl_py.plan.host_files import HostFiles, probe_files
+from machinectl_py.plan.root_facts import RootFacts, probe_root
 from machinectl_py.plan.security_facts import SecurityFacts, probe_security
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from machinectl_py.config.spec import UsersSpec
     from machinectl_py.plan.ports import ManagerKind
 
 
@@ -47,6 +49,7 @@ class HostFacts(Record):
     files: HostFiles = HostFiles()
     users: UserFacts = UserFacts()
     security: SecurityFacts = SecurityFacts()
+    root: RootFacts = RootFacts()
 
 
 def probe_facts(
@@ -56,6 +59,7 @@ def probe_facts(
     register: bool,
     foreground: bool,
     bind_users: tuple[str, ...] = (),
+    users: UsersSpec | None = None,
 ) -> HostFacts:
     """Probe the host.
 
@@ -65,6 +69,7 @@ def probe_facts(
         register: whether the machine will be registered with systemd-machined.
         foreground: whether one process is launcher and supervisor.
         bind_users: the users of the host that will be bound, by name.
+        users: the user namespace that is wished; nothing is probed for None or "no".
 
     Raises:
         OSError: the root cannot be looked at.
@@ -89,6 +94,7 @@ def probe_facts(
         files=probe_files(),
         users=probe_users(bind_users, root) if bind_users else UserFacts(),
         security=probe_security(),
+        root=probe_root(root, users) if users and users.mode != "no" else RootFacts(),
     )
 
 

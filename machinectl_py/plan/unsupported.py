@@ -41,8 +41,6 @@ def _of_the_root(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
         (rootfs.pivot_new, "--pivot-root="),
         (not spec.tmpfs_tmp, "$SYSTEMD_NSPAWN_TMPFS_TMP=0"),
         (spec.api_writable_network, "$SYSTEMD_NSPAWN_API_VFS_WRITABLE=network"),
-        (spec.users.mode != "no" or spec.users.ownership != "off", "--private-users="),
-        (spec.users.delegate, "--private-users-delegate="),
     )
 
 

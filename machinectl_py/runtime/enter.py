@@ -27,6 +27,7 @@ from machinectl_py.kernel import (
     const,
     namespaces,
     process,
+    procfs,
     seccomp,
     terminal,
 )
@@ -118,7 +119,7 @@ def _on_terminal(state: MachineState, command: Command) -> int:
 
     master, _ = open_terminal(state)
     slave = terminal.open_slave(master)
-    os.fchown(slave, find_user(state, command.user).uid, -1)
+    os.fchown(slave, _on_host(state, find_user(state, command.user).uid), -1)
     child = start(state, command, (slave, slave, slave), controlling=True)
     os.close(slave)
     outcome = forward(master, pidfd=child.pidfd, escape=True)
@@ -126,6 +127,14 @@ def _on_terminal(state: MachineState, command: Command) -> int:
         return exit_status(child)
     os.close(master)  # hangs up: SIGHUP for the session inside
     return EXIT_SIGNAL_BASE + (outcome.signal or const.SIGHUP)
+
+
+def _on_host(state: MachineState, uid: int) -> int:
+    """Return what a user of the machine is on the host; -1, which changes nothing, for none."""
+    for inside, outside, count in procfs.id_map(state.leader):
+        if inside <= uid < inside + count:
+            return outside + uid - inside
+    return -1
 
 
 def open_leader(state: MachineState) -> int:

@@ -52,11 +52,13 @@ def step_class(name: str) -> type[Step]:
         journal_forward,
         tunnel,
         unix_export,
+        users,
     )
 
     kinds: tuple[type[Step], ...] = (
         *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
         *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
+        users.HoldIdRange,
     )
     for kind in kinds:
         if kind.name == name:

@@ -14,6 +14,7 @@ from machinectl_py.kernel import cgroupfs
 from machinectl_py.kernel.process import pidfd_send_signal, start_ticks
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build_security import persona
+from machinectl_py.plan.users import ids_of
 from machinectl_py.runtime import init_wrapper
 from machinectl_py.runtime.state import MachineState, write_state, write_whole
 from machinectl_py.runtime.walk import Aborted, Peer, Walk, failure, print_warnings
@@ -115,8 +116,15 @@ class Build:
                 persona=(
                     persona(spec.personality, self.facts.security) if spec.personality else -1
                 ),
+                uid_base=context.number("id-base") if "id-base" in context.slots else 0,
+                uid_count=self._id_count(),
             )
         )
+
+    def _id_count(self) -> int:
+        """Return how many ids the machine has from its base on; 0 without a user namespace."""
+        users = self.spec.users
+        return 0 if users.mode == "no" else ids_of(users)
 
     def _heard(self, peer: str, message: dict[str, Any]) -> None:
         self.other_trace += message.get("trace", [])

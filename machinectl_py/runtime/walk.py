@@ -21,7 +21,7 @@ import time
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import PymachineError, StepError
-from machinectl_py.plan.context import DESCRIPTOR_SLOTS
+from machinectl_py.plan.context import DESCRIPTOR_SLOTS, HANDED_OVER
 from machinectl_py.runtime.state import TraceEntry
 
 TYPE_CHECKING = False
@@ -190,8 +190,11 @@ class Walk:
                 continue
             value = self.context.slots[slot]
             fd = value if slot in DESCRIPTOR_SLOTS and isinstance(value, int) else -1
-            for peer in self.peers.values():
-                peer.send({"slot": slot, "value": value}, fd)
+            for name, peer in self.peers.items():
+                if fd < 0 or name != "launcher":
+                    peer.send({"slot": slot, "value": value}, fd)
+            if fd >= 0 and slot in HANDED_OVER:
+                os.close(fd)
 
     def _note(self, index: int, step: Step, begun: int) -> None:
         now = time.monotonic_ns()

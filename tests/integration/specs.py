@@ -90,6 +90,7 @@ def main() -> int:
         register=spec.cgroup.register and has_machined(),
         foreground=foreground,
         bind_users=spec.bind_users.names,
+        users=spec.users,
     )
     try:
         if "nspawn" in how:

@@ -144,18 +144,19 @@ class NoNewPrivileges(Step):
         process.set_no_new_privileges()
 
 
-class ReadSeccomp(Step):
-    """Read the compiled filter into memory."""
+class OpenSeccomp(Step):
+    """Open the compiled filter."""
 
-    name = "read-seccomp"
+    name = "open-seccomp"
+    place = "supervisor"
     man = "seccomp(2)"
-    because = "before the pivot, as the cache lies on the host"
+    because = "before the birth, as the cache is for root of the host alone"
     takes = ("seccomp",)
     gives = ("seccomp-programs",)
 
     def describe(self) -> str:
         """Return the act."""
-        return "read the compiled seccomp programs"
+        return "open the compiled seccomp programs"
 
     def apply(self, context: Context) -> None:
         """Open it; the program is read where it is loaded."""
