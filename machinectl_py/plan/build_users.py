@@ -5,7 +5,7 @@ from __future__ import annotations
 from machinectl_py.errors import ConfigError
 from machinectl_py.plan.bind_users import bound_users
 from machinectl_py.plan.build_mounts import place_of
-from machinectl_py.plan.steps import api, cgroup, confine, root, users
+from machinectl_py.plan.steps import api, cgroup, root, users
 from machinectl_py.plan.users import plan_users
 
 TYPE_CHECKING = False
@@ -57,7 +57,6 @@ def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
         users.WriteIdMaps(count=plan.count, users=bound_users(spec, facts)),
         users.MakeApiMounts(own_network=spec.private_network),
-        confine.SetLeaderRlimits(rlimits=spec.rlimits),
         cgroup.OwnCgroup(),
         users.OwnUnixExport(machine=spec.name),
     )
@@ -92,8 +91,6 @@ def mount_sys(spec: MachineSpec, writable: Step) -> tuple[Step, ...]:
     return (writable,)
 
 
-def set_rlimits(spec: MachineSpec) -> tuple[Step, ...]:
-    """Return the step inside that sets limits, or waits until they are set."""
-    if spec.users.mode == "no":
-        return (confine.SetRlimits(rlimits=spec.rlimits),)
-    return (users.AwaitOutside(),)
+def await_outside(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the step inside that waits for what is set from outside."""
+    return (users.AwaitOutside(),) if spec.users.mode != "no" else ()

@@ -295,16 +295,16 @@ class AttachProc(Step):
 
 
 class AwaitOutside(Step):
-    """Wait until the supervisor has set what only root of the host can."""
+    """Wait until the supervisor has given the cgroup away, as only root of the host can."""
 
     name = "await-outside"
-    man = "setrlimit(2)"
-    because = "the payload counts on its limits and on its cgroup"
-    takes = ("limits", "owned-cgroup")
+    man = "https://systemd.io/CGROUP_DELEGATION"
+    because = "an init looks for its cgroup once"
+    takes = ("owned-cgroup",)
 
     def describe(self) -> str:
         """Return the act."""
-        return "wait until resource limits and cgroup are set from outside"
+        return "wait until the cgroup is the machine's"
 
     def apply(self, context: Context) -> None:
         """Do nothing: to have got here is to have waited."""
