@@ -112,6 +112,10 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
         )
     steps += build_identity.prepare_journal(spec, facts)
+    # The embedded manager's cgroup is empty until the birth; a scope has the supervisor in it.
+    delegate = cgroup.DelegateControllers()
+    if facts.manager == "embedded":
+        steps.append(delegate)
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
@@ -120,7 +124,8 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
     steps += build_security.limit_from_outside(spec)
-    steps.append(cgroup.DelegateControllers())
+    if facts.manager != "embedded":
+        steps.append(delegate)
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
         request = RegisterRequest(
