@@ -20,7 +20,6 @@ from machinectl_py.plan.steps import (
     root,
     tunnel,
     unix_export,
-    user,
 )
 
 TYPE_CHECKING = False
@@ -273,8 +272,10 @@ def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.no_new_privileges:
         steps.append(confine.NoNewPrivileges())
     if spec.payload.user:
+        from machinectl_py.plan.steps.user import BecomeUser
+
         own = spec.console != "pipe"
-        steps.append(user.BecomeUser(user=spec.payload.user, own_terminal=own))
+        steps.append(BecomeUser(user=spec.payload.user, own_terminal=own))
     limit = build_security.capabilities(spec)
     if not spec.seccomp.enabled:
         return (*steps, *limit)

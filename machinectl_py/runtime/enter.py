@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from machinectl_py.runtime.state import MachineState
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SIGSTOP = 19
 # Sent to us, meant for the command.
 _PASSED_ON = (const.SIGHUP, const.SIGINT, const.SIGQUIT, const.SIGTERM)
 
@@ -322,7 +321,7 @@ def _take_stdio(entry: _Entry) -> None:
             os.dup2(fd, number)
     process.close_range(3, on_exec=True)
     for number in range(1, _signal.NSIG):
-        if number not in (const.SIGKILL, _SIGSTOP) and _signal.getsignal(number) is not None:
+        if _signal.getsignal(number) not in (None, _signal.SIG_DFL):
             _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     os.umask(0o022)

@@ -37,7 +37,7 @@ class Build:
         self.context: Context = walk.context
         self.executing = self.executed = False
         self.launcher_done = "launcher" in walk.places
-        self.other_trace: list[dict[str, Any]] = []
+        self.other_trace: list[list[int]] = []
         self.phase = "opening"
         self.boots = 1
         self.started = time.time_ns() // 1000
@@ -71,8 +71,8 @@ class Build:
         self._pass_on(self.context.warnings)
         self.phase = "running"
         self.publish()
-        entries = [entry.to_data() for entry in self.walk.trace] + self.other_trace
-        entries.sort(key=lambda entry: int(entry["index"]))
+        rows = sorted([*self.walk.trace, *map(tuple, self.other_trace)])
+        entries = [self.walk.trace_entry(*row).to_data() for row in rows]
         write_whole(f"{machine_dir(self.spec.name)}/trace.json", encode(entries))
 
     def _become_init(self) -> NoReturn:
