@@ -32,6 +32,7 @@ from machinectl_py.kernel import (
 )
 from machinectl_py.kernel import labels as kernel_labels
 from machinectl_py.kernel.paths import open_in_root
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.record import Record
 from machinectl_py.runtime.users import find_user
 
@@ -139,7 +140,7 @@ def open_leader(state: MachineState) -> int:
     try:
         pidfd = process.pidfd_open(state.leader)
         # The PID was the leader's after the pidfd was had, so it was before.
-        if process.start_ticks(state.leader) == state.leader_start:
+        if start_ticks(state.leader) == state.leader_start:
             return pidfd
         os.close(pidfd)
     except (ProcessLookupError, FileNotFoundError):

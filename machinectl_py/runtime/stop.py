@@ -8,7 +8,8 @@ import time
 
 from machinectl_py.errors import ConflictError, DeniedError, UnsupportedError
 from machinectl_py.kernel import cgroupfs
-from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal, start_ticks
+from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.runtime.state import find_running, is_supervised, read_notify, require_running
 
 TYPE_CHECKING = False

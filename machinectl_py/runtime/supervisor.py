@@ -11,7 +11,8 @@ import time
 from machinectl_py.codec import encode
 from machinectl_py.errors import PymachineError
 from machinectl_py.kernel import cgroupfs
-from machinectl_py.kernel.process import pidfd_send_signal, start_ticks
+from machinectl_py.kernel.process import pidfd_send_signal
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build_security import persona
 from machinectl_py.runtime import init_wrapper
