@@ -111,10 +111,11 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
         )
     steps += build_identity.prepare_journal(spec, facts)
+    outside = build_security.limit_from_outside(spec)
     # The embedded manager's cgroup is empty until the birth; a scope has the supervisor in it.
-    delegate = cgroup.DelegateControllers()
-    if facts.manager == "embedded":
-        steps.append(delegate)
+    delegate_early = facts.manager == "embedded" and not outside
+    if delegate_early:
+        steps.append(cgroup.DelegateControllers())
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
@@ -122,9 +123,9 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
-    steps += build_security.limit_from_outside(spec)
-    if facts.manager != "embedded":
-        steps.append(delegate)
+    steps += outside
+    if not delegate_early:
+        steps.append(cgroup.DelegateControllers())
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
         request = RegisterRequest(
