@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
+    from machinectl_py.runtime.state import TraceEntry
 
 
 class Build:
@@ -39,6 +40,7 @@ class Build:
         self.executing = self.executed = False
         self.launcher_done = "launcher" in walk.places
         self.other_trace: list[list[int]] = []
+        self.standing_trace: list[TraceEntry] = []  # of steps that an earlier boot has walked
         self.phase = "opening"
         self.boots = 1
         self.started = time.time_ns() // 1000
@@ -72,9 +74,11 @@ class Build:
         self._pass_on(self.context.warnings)
         self.phase = "running"
         self.publish()
-        rows = sorted([*self.walk.trace, *map(tuple, self.other_trace)])
-        entries = [self.walk.trace_entry(*row).to_data() for row in rows]
-        write_whole(f"{machine_dir(self.spec.name)}/trace.json", encode(entries))
+        rows = (*self.walk.trace, *self.other_trace)
+        entries = [*self.standing_trace, *(self.walk.trace_entry(*row) for row in rows)]
+        entries.sort(key=lambda entry: entry.index)
+        text = encode([entry.to_data() for entry in entries])
+        write_whole(f"{machine_dir(self.spec.name)}/trace.json", text)
 
     def _become_init(self) -> NoReturn:
         self._inside.close()
