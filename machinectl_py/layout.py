@@ -1,7 +1,9 @@
-"""Where pymachine keeps what: the paths that more than one layer knows."""
+"""Where pymachine keeps what, and as what it is known: what more than one layer knows."""
 
 from __future__ import annotations
 
+# As we register machines with systemd-machined.
+SERVICE, CLASS = "pymachine", "container"
 RUN_DIR = "/run/pymachine"
 MACHINES_DIR = f"{RUN_DIR}/machines"
 LOCK_DIR = f"{RUN_DIR}/locks"

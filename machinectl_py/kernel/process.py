@@ -201,16 +201,3 @@ def fork_orphan() -> int:
     if not told:
         raise BlockingIOError(errno.EAGAIN, "fork")
     return int(told)
-
-
-def start_ticks(pid: int) -> int:
-    """Return when the process started, in clock ticks since boot; field 22 of proc_pid_stat(5).
-
-    Together with the PID it names a process for good, as PIDs are used again.
-
-    Raises:
-        FileNotFoundError: there is no such process.
-    """
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        text = file.read()
-    return int(text[text.rindex(b")") + 2 :].split()[19])

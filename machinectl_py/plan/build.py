@@ -25,7 +25,6 @@ from machinectl_py.plan.steps import (
     root,
     tunnel,
     unix_export,
-    user,
 )
 
 TYPE_CHECKING = False
@@ -124,6 +123,11 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps += build_identity.prepare_journal(spec, facts)
     prepared = (*build_users.clone_root(spec, facts), *_sources(spec, facts))
     steps += (*build_users.chown_root(spec, facts), *prepared)
+    outside = build_security.limit_from_outside(spec)
+    # The embedded manager's cgroup is empty until the birth; a scope has the supervisor in it.
+    delegate_early = facts.manager == "embedded" and not outside
+    if delegate_early:
+        steps.append(cgroup.DelegateControllers())
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
@@ -135,8 +139,9 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
-    steps += build_security.limit_from_outside(spec)
-    steps.append(cgroup.DelegateControllers())
+    steps += outside
+    if not delegate_early:
+        steps.append(cgroup.DelegateControllers())
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
         request = RegisterRequest(
@@ -284,8 +289,10 @@ def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.no_new_privileges:
         steps.append(confine.NoNewPrivileges())
     if spec.payload.user:
+        from machinectl_py.plan.steps.user import BecomeUser
+
         own = spec.console != "pipe"
-        steps.append(user.BecomeUser(user=spec.payload.user, own_terminal=own))
+        steps.append(BecomeUser(user=spec.payload.user, own_terminal=own))
     limit = build_security.capabilities(spec)
     if not spec.seccomp.enabled:
         return (*steps, *limit)

@@ -16,11 +16,10 @@ from machinectl_py.runtime.walk import Walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from machinectl_py.config.spec import MachineSpec
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Plan, Step
+    from machinectl_py.runtime.state import TraceEntry
 
 
 def prepare_again(spec: MachineSpec, facts: HostFacts, *, lock: int, root_lock: int) -> Build:
@@ -46,7 +45,7 @@ def prepare_again(spec: MachineSpec, facts: HostFacts, *, lock: int, root_lock: 
     walk.after = lambda step: journal.after(step, context)
     build = Build(walk, spec, facts)
     build.boots = before.boots + 1
-    build.other_trace += _standing_trace(plan, spec.name)
+    build.standing_trace = _standing_trace(plan, spec.name)
     return build
 
 
@@ -65,11 +64,11 @@ def build_again(build: Build) -> None:
     build.run()
 
 
-def _standing_trace(plan: Plan, name: str) -> list[dict[str, Any]]:
-    """Return the trace of the steps that are not walked again, as data."""
+def _standing_trace(plan: Plan, name: str) -> list[TraceEntry]:
+    """Return the trace of the steps that are not walked again."""
     standing = {n for n, step in enumerate(plan.steps, 1) if _stands_already(step)}
     entries = (entry for entry in read_trace(name) if entry.index in standing)
-    return [entry.replace(standing=True).to_data() for entry in entries]
+    return [entry.replace(standing=True) for entry in entries]
 
 
 def _stands_already(step: Step) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import PymachineError
@@ -43,31 +44,37 @@ class Journal:
         os.close(fd)
 
 
-def step_class(name: str) -> type[Step]:
-    """Return the class of a step that the journal names."""
-    from machinectl_py.plan.steps import (
-        birth,
-        cgroup,
-        ephemeral,
-        host,
-        journal_forward,
-        overlay,
-        tunnel,
-        unix_export,
-        users,
-    )
+# Where the steps of lifetime "host" are, below plan/steps; imported one by one.
+_STEPS = {
+    "lock-root": "host.LockRoot",
+    "make-cgroup": "cgroup.MakeCgroup",
+    "start-scope": "cgroup.StartScope",
+    "register-machine": "birth.RegisterMachine",
+    "dig-tunnel": "tunnel.DigTunnel",
+    "mount-unix-export": "unix_export.MountUnixExport",
+    "forward-journal": "journal_forward.ForwardJournal",
+    "hold-id-range": "users.HoldIdRange",
+    "make-temporaries": "overlay.MakeTemporaries",
+    "make-work-directories": "overlay.MakeWorkDirectories",
+    "make-layer": "ephemeral.MakeLayer",
+    "lock-snapshot": "ephemeral.LockSnapshot",
+    "snapshot-root": "ephemeral.SnapshotRoot",
+}
 
-    kinds: tuple[type[Step], ...] = (
-        *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
-        *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
-        users.HoldIdRange,
-        *(overlay.MakeTemporaries, overlay.MakeWorkDirectories),
-        *(ephemeral.MakeLayer, ephemeral.LockSnapshot, ephemeral.SnapshotRoot),
-    )
-    for kind in kinds:
-        if kind.name == name:
-            return kind
-    raise PymachineError(f"The journal names a step '{name}' that is not known")
+
+def step_class(name: str) -> type[Step]:
+    """Return the class of a step that the journal names.
+
+    Raises:
+        PymachineError: there is none of that name.
+    """
+    if name not in _STEPS:
+        raise PymachineError(f"The journal names a step '{name}' that is not known")
+    file, _, kind = _STEPS[name].partition(".")
+    module = f"machinectl_py.plan.steps.{file}"
+    __import__(module)
+    found: type[Step] = getattr(sys.modules[module], kind)
+    return found
 
 
 def undo_journal(

@@ -130,7 +130,7 @@ class Background:
 
     def _start(self, wait: bool, timeout: float) -> None:
         self.walk.run()
-        trace = [entry.to_data() for entry in self.walk.trace if entry.index > self._forked_at()]
+        trace = [row for row in self.walk.trace if row[0] > self._forked_at()]
         if "registered" in self.walk.context.slots:  # which no step waits for, but the state shows
             self._send({"slot": "registered", "value": 1})
         self._send({"done": 1, "trace": trace})

@@ -23,7 +23,7 @@ from machinectl_py.codec import decode, encode
 from machinectl_py.config.spec import LabelSpec
 from machinectl_py.errors import ConflictError, NotFoundError
 from machinectl_py.kernel.locks import is_locked
-from machinectl_py.kernel.process import start_ticks
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, lock_path, machine_dir
 from machinectl_py.record import Record
 

@@ -11,7 +11,8 @@ import time
 from machinectl_py.codec import encode
 from machinectl_py.errors import PymachineError
 from machinectl_py.kernel import cgroupfs
-from machinectl_py.kernel.process import pidfd_send_signal, start_ticks
+from machinectl_py.kernel.process import pidfd_send_signal
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build_security import persona
 from machinectl_py.plan.users import ids_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
+    from machinectl_py.runtime.state import TraceEntry
 
 
 class Build:
@@ -38,7 +40,8 @@ class Build:
         self.context: Context = walk.context
         self.executing = self.executed = False
         self.launcher_done = "launcher" in walk.places
-        self.other_trace: list[dict[str, Any]] = []
+        self.other_trace: list[list[int]] = []
+        self.standing_trace: list[TraceEntry] = []  # of steps that an earlier boot has walked
         self.phase = "opening"
         self.boots = 1
         self.started = time.time_ns() // 1000
@@ -72,9 +75,11 @@ class Build:
         self._pass_on(self.context.warnings)
         self.phase = "running"
         self.publish()
-        entries = [entry.to_data() for entry in self.walk.trace] + self.other_trace
-        entries.sort(key=lambda entry: int(entry["index"]))
-        write_whole(f"{machine_dir(self.spec.name)}/trace.json", encode(entries))
+        rows = (*self.walk.trace, *self.other_trace)
+        entries = [*self.standing_trace, *(self.walk.trace_entry(*row) for row in rows)]
+        entries.sort(key=lambda entry: entry.index)
+        text = encode([entry.to_data() for entry in entries])
+        write_whole(f"{machine_dir(self.spec.name)}/trace.json", text)
 
     def _become_init(self) -> NoReturn:
         self._inside.close()

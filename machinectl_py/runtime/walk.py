@@ -3,7 +3,7 @@
 Messages are JSON in packets of a SOCK_SEQPACKET socket, a descriptor beside them as SCM_RIGHTS:
 
     {"slot": NAME, "value": VALUE}   a step elsewhere gave it
-    {"trace": [ENTRY…]}              how the steps of a place went
+    {"trace": [[INDEX, START, DURATION]…]}   how the steps of a place went; see `TraceEntry`
     {"failed": {…}}                  a `StepError` as data, or {"message":, "hint":}
     {"abort": 1}                     the launcher was interrupted
     {"warnings": [TEXT…]}            for the user: what was passed over
@@ -121,7 +121,7 @@ class Walk:
         """Walk the steps of these places; peers are added as they are born."""
         self.plan, self.context, self.places = plan, context, places
         self.peers: dict[str, Peer] = {}
-        self.trace: list[TraceEntry] = []
+        self.trace: list[tuple[int, int, int]] = []  # index, start, duration; as in `TraceEntry`
         self.before: Callable[[Step], None] = lambda _step: None
         self.after: Callable[[Step], None] = lambda _step: None
         self.skip: Callable[[Step], bool] = lambda _step: False
@@ -152,7 +152,8 @@ class Walk:
                 raise self._step_error(step, index, total, error) from error
             self._tell(step)
             self.after(step)
-            self._note(index, step, begun)
+            now = time.monotonic_ns()
+            self.trace.append((index, begun - self.context.clock_offset, now - begun))
 
     def wait_slot(self, slot: str) -> None:
         """Handle messages until a slot is filled."""
@@ -196,18 +197,16 @@ class Walk:
             if fd >= 0 and slot in HANDED_OVER:
                 os.close(fd)
 
-    def _note(self, index: int, step: Step, begun: int) -> None:
-        now = time.monotonic_ns()
-        offset = self.context.clock_offset
-        self.trace.append(
-            TraceEntry(
-                index=index,
-                name=step.label(),
-                place=step.place,
-                describe=step.describe(),
-                start=begun - offset,
-                duration=now - begun,
-            )
+    def trace_entry(self, index: int, start: int, duration: int) -> TraceEntry:
+        """Return how a step of any place went, with what it is."""
+        step = self.plan.steps[index - 1]
+        return TraceEntry(
+            index=index,
+            name=step.label(),
+            place=step.place,
+            describe=step.describe(),
+            start=start,
+            duration=duration,
         )
 
     def _fail_if_asked(self, step: Step) -> None:

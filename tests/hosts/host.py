@@ -2,6 +2,7 @@
 """Run tests in a container host: a Debian tree booted so that systemd is its PID 1.
 
     host.py [--suite=SUITE] [--host-by=nspawn] -- [OPTION OF PYTEST…]
+    host.py [--suite=SUITE] [--host-by=nspawn] --command -- COMMAND [ARGUMENT…]
     host.py [--suite=SUITE] [--host-by=nspawn] --shell
 
 The host is an overlay on a tree (see `trees.py`); the source tree is at /srv/pymachine in it,
@@ -183,9 +184,11 @@ def main() -> int:
     parser.add_argument("--suite", default="", help="of the host's tree; default: as this host's")
     parser.add_argument("--host-by", choices=BOOTED_BY, default="pymachine", help="who boots it")
     parser.add_argument("--shell", action="store_true", help="a shell instead of tests")
-    parser.add_argument("pytest", nargs="*")
+    parser.add_argument("--command", action="store_true", help="WORD… is a command, not pytest's")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="options of pytest")
     arguments = parser.parse_args()
-    command = ["/usr/bin/python3", "-m", "pytest", *arguments.pytest]
+    pytest = [] if arguments.command else ["/usr/bin/python3", "-m", "pytest"]
+    command = ["/bin/bash"] if arguments.shell else [*pytest, *arguments.words]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     apart.private_mounts()
     with tempfile.TemporaryDirectory(prefix="pymachine-host-", dir="/var/tmp") as work:
@@ -197,8 +200,7 @@ def main() -> int:
             with BOOTED_BY[arguments.host_by](root, log) as init:
                 wait_until_up(init)
                 print(f"host booted in {time.monotonic() - started:.1f} s", flush=True)
-                shell = ["/bin/bash"] if arguments.shell else command
-                return run_inside(root, init, shell, terminal=arguments.shell)
+                return run_inside(root, init, command, terminal=arguments.shell)
         except HostError as error:
             sys.stderr.write(log.read_text(errors="replace"))
             print(f"host.py: {error}", file=sys.stderr)

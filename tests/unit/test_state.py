@@ -11,7 +11,7 @@ import pytest
 from machinectl_py import layout
 from machinectl_py.errors import ConflictError, NotFoundError
 from machinectl_py.kernel.locks import drop_lock, take_lock
-from machinectl_py.kernel.process import start_ticks
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.runtime import state as module
 from machinectl_py.runtime.state import MachineState, NotifyState, TraceEntry
 

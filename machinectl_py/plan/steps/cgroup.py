@@ -164,7 +164,7 @@ class DelegateControllers(Step):
     man = "cgroups(7)"
     because = "only a cgroup without processes can; the init inside looks for them once"
     lifetime = "process"
-    takes = ("cgroup", "leader")
+    takes = ("cgroup", "payload-cgroup")
     gives = ("controllers",)
 
     def describe(self) -> str:
