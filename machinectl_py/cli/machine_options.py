@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 
-from machinectl_py.config.assemble import Frame, make_spec, root_spec
+from machinectl_py.config.assemble import Frame, has_user_namespace, make_spec, root_spec
 from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
 from machinectl_py.config.table import SETTINGS, Setting
 from machinectl_py.errors import DeniedError, NotFoundError, UsageError
 from machinectl_py.images import store
+from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
+from machinectl_py.plan.mount_facts import probe_mounts
 from machinectl_py.plan.unsupported import check_supported
 from machinectl_py.record import Record
 from machinectl_py.runtime.root_view import view_root
@@ -54,10 +56,15 @@ class Target(Record):
     name: str
     root: str
     words: tuple[str, ...]  # of the command line, that are left
+    settings: str  # the name that its settings file has
 
 
-def resolve(arguments: Arguments) -> Target:
+def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
     """Return the machine's name, its root, and the words that are left.
+
+    Args:
+        arguments: of the command line.
+        fill: make a root that is missing from the template.
 
     Raises:
         UsageError: neither an image nor a directory is named.
@@ -79,13 +86,50 @@ def resolve(arguments: Arguments) -> Target:
             raise UsageError("The name of an image, -D DIR or -i PATH is missing")
         image = words.pop(0)
         store.check_name(image)
-        root = store.find_root(image)
+        root = _find_root(image, arguments)
         name = arguments.text("machine", image)
     store.check_name(name)
+    target = settle(arguments, name, root, tuple(words), fill=fill)
     # What is in a disk image is looked at when its policy is known.
-    if _checks_os_release() and (options == ["directory"] or os.path.isdir(root)):
+    if _checks_os_release() and options != ["image"] and (options or not store.is_image(root)):
         store.check_tree(root)
-    return Target(name=name, root=root, words=tuple(words))
+    return target
+
+
+def settle(
+    arguments: Arguments, name: str, root: str, words: tuple[str, ...], *, fill: bool = True
+) -> Target:
+    """Return a machine by what makes it besides: its template, and that it is ephemeral.
+
+    Raises:
+        PymachineError: the name is not valid, or the root cannot be made.
+    """
+    options = from_options(arguments.values, SETTINGS).values
+    settings = name
+    if options.get("ephemeral") and not arguments.given("machine"):
+        name = ephemeral_name(name)  # so that many can run of one root
+    store.check_name(name)
+    if fill and (template := options.get("template", "")):
+        _fill_root(template, root)
+    return Target(name=name, root=root, words=words, settings=settings)
+
+
+def _find_root(image: str, arguments: Arguments) -> str:
+    try:
+        return store.find_root(image)
+    except NotFoundError:
+        if not arguments.given("template"):
+            raise
+        return f"{store.MACHINES_DIR}/{image}"
+
+
+def _fill_root(template: str, root: str) -> None:
+    from machinectl_py.images.template import fill_root
+
+    if os.geteuid():
+        raise DeniedError("Only root may make machines", "Try again with sudo.")
+    if not fill_root(os.path.realpath(template), root):
+        warn(f"{root} exists already, and is not made from {template}")
 
 
 def _checks_os_release() -> bool:
@@ -131,12 +175,12 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
     if mode != "no":
         from machinectl_py.config.nspawn_file import settings_files
 
-        if found := settings_files(target.name, target.root):
+        if found := settings_files(target.settings, target.root):
             from machinectl_py.config.merge import from_files
 
             files = from_files(found, warn, lenient=lenient, trust_all=mode == "trusted")
     values = _read_in(merge(options, files, SETTINGS, mode))
-    if not os.path.isdir(target.root):  # found by its name, it is one too
+    if not arguments.given("directory") and store.is_image(target.root):  # found by its name
         values.values["image"] = target.root
     return values
 
@@ -179,8 +223,9 @@ def make_machine(
     """
     if os.geteuid():
         raise DeniedError("Only root may start machines", "Try again with sudo.")
-    with view_root(target.root, root_spec(values)) as view:
-        if view.disk is not None:
+    ids = has_user_namespace(values)
+    with view_root(target.root, root_spec(values), ids=ids) as view:
+        if view.image is not None:
             _check_image(view, kind)
         if view.notice:
             warn(view.notice)
@@ -198,13 +243,16 @@ def make_machine(
         spec = make_spec(values, frame)
         check_supported(spec)
         manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
+        # machined takes only machines that live in a unit of systemd.
+        register = spec.cgroup.register and manager != "embedded" and has_machined()
         facts = probe_facts(
             target.root,
             manager=manager,
-            register=spec.cgroup.register and has_machined(),
+            register=register,
             foreground=foreground,
             bind_users=spec.bind_users.names,
-            disk=view.disk,
-            tree=view.tree,
+            users=spec.users,
+            mounts=probe_mounts(spec, view.tree),
+            image=view.image,
         )
     return spec, facts

@@ -204,6 +204,11 @@ def root_spec(values: Values) -> RootSpec:
     )
 
 
+def has_user_namespace(values: Values) -> bool:
+    """Say whether the machine shall have one."""
+    return bool(values.get("private_users", ("no", 0, 0))[0] != "no")
+
+
 def _users(values: Values, default: UsersSpec) -> UsersSpec:
     if "private_users" not in values.values and "users_ownership" not in values.values:
         return default.replace(delegate=values.get("users_delegate", 0))

@@ -59,6 +59,11 @@ def check_name(name: str) -> None:
         )
 
 
+def ephemeral_name(name: str) -> str:
+    """Return the name of one of many machines that run on snapshots of `name`."""
+    return f"{name}-{os.urandom(8).hex()}"
+
+
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
@@ -97,6 +102,11 @@ def find_root(name: str) -> str:
         f"'pymachine pull debian --name={name}' makes one; "
         "'pymachine boot --pull' does so before it boots.",
     )
+
+
+def is_image(root: str) -> bool:
+    """Say whether a root is a disk image or a block device, not a directory."""
+    return os.path.exists(root) and not os.path.isdir(root)
 
 
 def check_tree(root: str, shown: str = "") -> None:

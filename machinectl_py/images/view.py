@@ -10,7 +10,9 @@ from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel import const, loop, namespaces
 from machinectl_py.kernel import mount as kernel_mount
 from machinectl_py.kernel.filesystem import make_filesystem, no_recovery
+from machinectl_py.kernel.idmap import try_idmap
 from machinectl_py.kernel.paths import open_in_root
+from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +29,14 @@ _ENODEV = 19
 _CLOEXEC = 0x40000000  # MSG_CMSG_CLOEXEC of <sys/socket.h>
 
 
-def open_view(image: int, disk: Disk) -> int:
+class View(Record):
+    """A look into an image."""
+
+    tree: int  # descriptor of a detached mount: the root with its /usr
+    unmappable: str = ""  # the file systems, and where, of which no ids can be mapped
+
+
+def open_view(image: int, disk: Disk, *, ids: bool = False) -> View:
     """Return a detached mount of an image's root with its /usr; gone when it is closed.
 
     Nothing is written to the image, not even from the journal of a file system that was not
@@ -36,25 +45,35 @@ def open_view(image: int, disk: Disk) -> int:
     Args:
         image: descriptor of the image, readable.
         disk: what is on it.
+        ids: try whether ids can be mapped.
 
     Raises:
         ConfigError: the kernel cannot make sense of the file system.
         UnsupportedError: this kernel has no loop devices, or not that file system.
     """
     root, usr = disk.find("root"), disk.find("usr")
+    unmappable = ""
     if root is not None:
         tree = _mount(image, root, disk.sector_size)
+        unmappable = _why_unmappable(tree, root) if ids else ""
     else:
         tree = make_filesystem("tmpfs", (("mode", "0755"),), _ATTRIBUTES & ~const.MOUNT_ATTR_RDONLY)
         os.mkdir(f"/proc/self/fd/{tree}/usr")
     if usr is None:
-        return tree
+        return View(tree=tree, unmappable=unmappable)
     below = _mount(image, usr, disk.sector_size)
     try:
-        return _joined(tree, below)
+        if ids and not unmappable:
+            unmappable = _why_unmappable(below, usr)
+        return View(tree=_joined(tree, below), unmappable=unmappable)
     finally:
         os.close(tree)
         os.close(below)
+
+
+def _why_unmappable(tree: int, partition: Partition) -> str:
+    where = f"{partition.fstype} of its partition '{partition.designator}'"
+    return "" if try_idmap(tree) else where
 
 
 def _mount(image: int, partition: Partition, sector_size: int) -> int:

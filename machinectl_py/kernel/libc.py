@@ -23,6 +23,7 @@ _str, _void = ctypes.c_char_p, ctypes.c_void_p
 libc.syscall.restype = _long
 libc.mount.argtypes = (_str, _str, _str, _ulong, _void)
 libc.umount2.argtypes = (_str, _int)
+libc.statfs.argtypes = (_str, _void)
 libc.unshare.argtypes = (_int,)
 libc.setns.argtypes = (_int, _int)
 libc.prctl.argtypes = (_int, _ulong, _ulong, _ulong, _ulong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from machinectl_py.kernel import const
@@ -171,14 +172,32 @@ def close_range(first: int, last: int = 0xFFFFFFFF, *, on_exec: bool = False) ->
     )
 
 
-def start_ticks(pid: int) -> int:
-    """Return when the process started, in clock ticks since boot; field 22 of proc_pid_stat(5).
+def fork_orphan() -> int:
+    """Fork a child of PID 1, or of the nearest subreaper, by a process between; fork(2).
 
-    Together with the PID it names a process for good, as PIDs are used again.
+    Returns:
+        The child's PID; 0 in the child.
 
     Raises:
-        FileNotFoundError: there is no such process.
+        OSError: one of the two cannot be forked.
     """
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        text = file.read()
-    return int(text[text.rindex(b")") + 2 :].split()[19])
+    out, into = os.pipe2(os.O_CLOEXEC)
+    between = os.fork()
+    if between == 0:
+        try:
+            pid = os.fork()
+        except OSError:
+            os._exit(1)
+        if pid == 0:
+            os.close(out)
+            os.close(into)
+            return 0
+        os.write(into, f"{pid}".encode())
+        os._exit(0)
+    os.close(into)
+    os.waitpid(between, 0)  # from here on the child is another's
+    told = os.read(out, 16)
+    os.close(out)
+    if not told:
+        raise BlockingIOError(errno.EAGAIN, "fork")
+    return int(told)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from machinectl_py.errors import UnsupportedError
 from machinectl_py.kernel import const
 from machinectl_py.kernel.filesystem import can_discard, no_recovery
-from machinectl_py.layout import machine_dir
-from machinectl_py.plan.steps import disk, disk_mounts, host, root
+from machinectl_py.plan.steps import disk, disk_mounts, root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.config.spec import MachineSpec
     from machinectl_py.plan.disk import DiskFacts, DiskPartition
-    from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
+    from machinectl_py.plan.steps.disk_mounts import Owners
+    from machinectl_py.plan.users import UsersPlan
 
 # Where each goes below the root, in this order: the first place that is free, for boot
 # partitions; systemd-nspawn(1), --image=.
 _PLACES = {
-    "usr": ("/usr",),
     "home": ("/home",),
     "srv": ("/srv",),
     "var": ("/var",),
@@ -30,25 +29,36 @@ _BOOT = ("xbootldr", "esp")
 _SEALED = const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NOEXEC | const.MOUNT_ATTR_NOSYMFOLLOW
 
 
-def take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the launcher's steps that lock the root and, of an image, make block devices.
+def take_root(
+    spec: MachineSpec, found: DiskFacts, *, number: str, read_only: bool
+) -> tuple[Step, ...]:
+    """Return the launcher's steps that lock the image and make block devices of it.
+
+    Args:
+        spec: of the machine.
+        found: what is on the image.
+        number: "DEVICE:INODE" of the image.
+        read_only: nothing of it is to be written.
 
     Raises:
-        UnsupportedError: the image is to be authenticated, and this kernel cannot.
+        UnsupportedError: the image is to be authenticated, and this kernel cannot; or it is a
+            block device, of which an ephemeral machine would need a copy.
     """
-    found = facts.disk
-    if found is None:
-        return (host.LockRoot(root=spec.root, device=facts.root_device, inode=facts.root_inode),)
     _check_verity(found)
     ephemeral = spec.rootfs.ephemeral
+    if ephemeral and found.block_device:
+        raise UnsupportedError(
+            f"No ephemeral machine can be made of {spec.root}: a block device is not copied",
+            "--volatile=overlay keeps in memory what the machine writes.",
+        )
     parts = _attached(found)
     steps: list[Step] = [
-        _lock(spec, facts, found),
+        _lock(spec, found, number, shared=read_only or ephemeral),  # what is copied is read alone
         disk.OpenImage(
             image=spec.root,
-            read_only=spec.read_only and not ephemeral,
+            read_only=read_only and not ephemeral,
             ephemeral=ephemeral,
-            exclusive=bool(found.block_device and parts and not spec.read_only),
+            exclusive=bool(found.block_device and parts and not read_only),
         ),
     ]
     data_file = found.verity.data_file if found.verity else ""
@@ -58,7 +68,7 @@ def take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
                 image=spec.root,
                 partitions=parts,
                 sector_size=found.sector_size,
-                read_only=spec.read_only,
+                read_only=read_only,
                 verity_file=data_file,
             )
         )
@@ -75,11 +85,8 @@ def take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def device_slots(facts: HostFacts) -> tuple[str, ...]:
+def device_slots(found: DiskFacts) -> tuple[str, ...]:
     """Return the slots with the numbers of the block devices that a scope must let us mount."""
-    found = facts.disk
-    if found is None:
-        return ()
     loops = _attached(found) or (found.verity and found.verity.data_file)
     return (
         *((disk.LOOPS,) if loops else (disk.IMAGE_NUMBER,)),
@@ -97,15 +104,14 @@ def _check_verity(found: DiskFacts) -> None:
         )
 
 
-def _lock(spec: MachineSpec, facts: HostFacts, found: DiskFacts) -> Step:
-    number = f"inode-{facts.root_device}:{facts.root_inode}"
-    if found.block_device:
-        number = f"block-{found.block_device}"
+def _lock(spec: MachineSpec, found: DiskFacts, number: str, *, shared: bool) -> Step:
     directory, _, name = spec.root.rpartition("/")
-    beside = f"{directory}/.#{name}.lck" if found.lock_beside else ""
-    # What is copied is read alone.
-    shared = spec.read_only or spec.rootfs.ephemeral
-    return disk.LockImage(image=spec.root, number=number, beside=beside, shared=shared)
+    return disk.LockImage(
+        image=spec.root,
+        number=f"block-{found.block_device}" if found.block_device else f"inode-{number}",
+        beside=f"{directory}/.#{name}.lck" if found.lock_beside else "",
+        shared=shared,
+    )
 
 
 def _attached(found: DiskFacts) -> tuple[DiskPartition, ...]:
@@ -122,27 +128,47 @@ def _file_systems(found: DiskFacts) -> tuple[DiskPartition, ...]:
     return tuple(part for part in found.partitions if part.fstype)
 
 
-def mount_partitions(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the supervisor's steps that check and mount what the image holds, detached."""
-    if facts.disk is None:
-        return ()
+def mount_partitions(
+    found: DiskFacts, plan: UsersPlan | None, *, read_only: bool
+) -> tuple[Step, ...]:
+    """Return the supervisor's steps that check and mount what the image holds, detached.
+
+    Args:
+        found: what is on the image.
+        plan: the user namespace.
+        read_only: nothing of it is to be written.
+    """
     steps: list[Step] = []
-    if facts.disk.find("root") is None:
+    if found.find("root") is None:
         steps.append(
             disk_mounts.MountPartition(
-                slot=disk_mounts.ROOT_TREE,
+                slot=root.ROOT_TREE,
                 fstype="tmpfs",
                 source="",
                 options=(("mode", "0755"),),
                 attributes=const.MOUNT_ATTR_NODEV,
+                owners="option" if plan else "as-is",
             )
         )
-    for part in _file_systems(facts.disk):
-        steps += _mount(part, facts.disk, read_only=spec.read_only or part.read_only)
+    for part in _file_systems(found):
+        steps += _mount(part, found, plan, read_only=read_only or part.read_only)
+    if plan and plan.ownership == "chown":
+        steps.append(disk_mounts.ChownPartitions(mounts=_owned(found, read_only=read_only)))
     return tuple(steps)
 
 
-def _mount(part: DiskPartition, found: DiskFacts, *, read_only: bool) -> list[Step]:
+def _owned(found: DiskFacts, *, read_only: bool) -> tuple[str, ...]:
+    """Return the slots of the mounts whose files are given to a range."""
+    return tuple(
+        disk_mounts.mount_slot(part.designator)
+        for part in _file_systems(found)
+        if part.fstype != "vfat" and (part is found.system or not (part.read_only or read_only))
+    )
+
+
+def _mount(
+    part: DiskPartition, found: DiskFacts, plan: UsersPlan | None, *, read_only: bool
+) -> list[Step]:
     verified = found.verity is not None and found.verity.designator == part.designator
     source = disk.VERIFIED if verified else _device(found, part.designator)
     options: list[tuple[str, str]] = []
@@ -173,33 +199,38 @@ def _mount(part: DiskPartition, found: DiskFacts, *, read_only: bool) -> list[St
             attributes=attributes,
             growfs=part.growfs and not read_only,
             optional=part.designator in _BOOT,
+            owners=_owners(part, plan),
+            count=plan.count if plan else 0,
         )
     )
     return steps
 
 
-def release_mounts(facts: HostFacts) -> tuple[Step, ...]:
-    """Return the supervisor's step after the birth."""
-    if facts.disk is None:
+def _owners(part: DiskPartition, plan: UsersPlan | None) -> Owners:
+    if plan is None:
+        return "as-is"
+    if part.fstype == "vfat":
+        return "option"
+    return "as-is" if plan.ownership == "chown" else plan.ownership
+
+
+def attach_usr(found: DiskFacts, place: str) -> tuple[Step, ...]:
+    """Return the inside step that mounts a /usr of its own in the root at `place`."""
+    part = found.find("usr")
+    if part is None or not part.fstype:
         return ()
-    names = ["root", *(part.designator for part in _file_systems(facts.disk))]
-    slots = dict.fromkeys(disk_mounts.mount_slot(name) for name in names)
-    return (disk_mounts.ReleaseMounts(mounts=tuple(slots)),)
+    slot = disk_mounts.mount_slot("usr")
+    return (disk_mounts.AttachPartition(slot=slot, root=place, targets=("/usr",)),)
 
 
-def enter_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the inside steps up to the pivot, and of an image what it has below the root."""
-    if facts.disk is None:
-        return (root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root))
-    # A directory that every host has, as what stands in it is covered in our namespace alone.
-    target = machine_dir(spec.name)
-    steps: list[Step] = [disk_mounts.AttachRoot(target=target), root.PivotRoot(root=target)]
+def attach_others(found: DiskFacts) -> tuple[Step, ...]:
+    """Return the inside steps after the pivot that mount what is neither root nor /usr."""
+    steps: list[Step] = []
     for designator, places in _PLACES.items():
-        part = facts.disk.find(designator)
+        part = found.find(designator)
         if part is not None and part.fstype:
-            slot = disk_mounts.mount_slot(designator)
-            boot = designator in _BOOT
-            steps.append(disk_mounts.AttachPartition(slot=slot, targets=places, empty=boot))
-        if designator == "usr" and facts.disk.find("root") is None:
-            steps.append(disk_mounts.FillEmptyRoot())
+            slot, boot = disk_mounts.mount_slot(designator), designator in _BOOT
+            steps.append(
+                disk_mounts.AttachPartition(slot=slot, root="/", targets=places, empty=boot)
+            )
     return tuple(steps)

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     SlotValue = int | str
 
 # Slots whose number is a descriptor, which is passed on as such from process to process.
-DESCRIPTOR_SLOTS = frozenset({"console", "kmsg"})
+DESCRIPTOR_SLOTS = frozenset({"console", "kmsg", "proc", "sysfs"})
+# Those that are nobody's any more but the taker's.
+HANDED_OVER = frozenset({"proc", "sysfs"})
 
 # Slots with descriptors that the supervisor keeps as long as the machine lives, over each reboot.
 _HELD_PREFIX = "disk:"
-# Slots with detached mounts, which the process that made them closes after the birth.
+# Slots with detached mounts: who made them closes them after the birth, or when it fails.
 _MOUNT_PREFIX = "mount:"
 
 
@@ -66,12 +68,16 @@ class Context:
         assert isinstance(value, str), slot
         return value
 
-    def close_mounts(self) -> None:
-        """Let go of the detached mounts that were made here for the machine to inherit."""
-        for slot in [slot for slot in self.slots if slot.startswith(_MOUNT_PREFIX)]:
-            fd = self.slots.pop(slot)
+    def let_go(self, slots: tuple[str, ...]) -> None:
+        """Close descriptors that are another process's by now; what is in no slot is none."""
+        for slot in slots:
+            fd = self.slots.pop(slot, -1)
             if isinstance(fd, int) and fd >= 0:
                 os.close(fd)
+
+    def close_mounts(self) -> None:
+        """Let go of the detached mounts that were made here for the machine to inherit."""
+        self.let_go(tuple(slot for slot in self.slots if slot.startswith(_MOUNT_PREFIX)))
 
     def warn(self, text: str) -> None:
         """Tell the user of something that could not be done and need not be."""

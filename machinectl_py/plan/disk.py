@@ -42,3 +42,16 @@ class DiskFacts(Record):
     def find(self, designator: str) -> DiskPartition | None:
         """Return the partition of a designator."""
         return next((p for p in self.partitions if p.designator == designator), None)
+
+    @property
+    def system(self) -> DiskPartition | None:
+        """The partition that holds the operating system: the root, or /usr alone."""
+        return self.find("root") or self.find("usr")
+
+
+class ImageFacts(Record):
+    """A disk image that is looked into."""
+
+    disk: DiskFacts
+    tree: str  # a path by which this process sees its root, for as long as it looks
+    unmappable: str = ""  # why its ids cannot be mapped: a file system; "" if they can

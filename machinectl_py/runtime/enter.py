@@ -27,11 +27,13 @@ from machinectl_py.kernel import (
     const,
     namespaces,
     process,
+    procfs,
     seccomp,
     terminal,
 )
 from machinectl_py.kernel import labels as kernel_labels
 from machinectl_py.kernel.paths import open_in_root
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.record import Record
 from machinectl_py.runtime.users import find_user
 
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from machinectl_py.runtime.state import MachineState
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SIGSTOP = 19
 # Sent to us, meant for the command.
 _PASSED_ON = (const.SIGHUP, const.SIGINT, const.SIGQUIT, const.SIGTERM)
 
@@ -118,7 +119,7 @@ def _on_terminal(state: MachineState, command: Command) -> int:
 
     master, _ = open_terminal(state)
     slave = terminal.open_slave(master)
-    os.fchown(slave, find_user(state, command.user).uid, -1)
+    os.fchown(slave, _on_host(state, find_user(state, command.user).uid), -1)
     child = start(state, command, (slave, slave, slave), controlling=True)
     os.close(slave)
     outcome = forward(master, pidfd=child.pidfd, escape=True)
@@ -126,6 +127,14 @@ def _on_terminal(state: MachineState, command: Command) -> int:
         return exit_status(child)
     os.close(master)  # hangs up: SIGHUP for the session inside
     return EXIT_SIGNAL_BASE + (outcome.signal or const.SIGHUP)
+
+
+def _on_host(state: MachineState, uid: int) -> int:
+    """Return what a user of the machine is on the host; -1, which changes nothing, for none."""
+    for inside, outside, count in procfs.id_map(state.leader):
+        if inside <= uid < inside + count:
+            return outside + uid - inside
+    return -1
 
 
 def open_leader(state: MachineState) -> int:
@@ -140,7 +149,7 @@ def open_leader(state: MachineState) -> int:
     try:
         pidfd = process.pidfd_open(state.leader)
         # The PID was the leader's after the pidfd was had, so it was before.
-        if process.start_ticks(state.leader) == state.leader_start:
+        if start_ticks(state.leader) == state.leader_start:
             return pidfd
         os.close(pidfd)
     except (ProcessLookupError, FileNotFoundError):
@@ -322,7 +331,7 @@ def _take_stdio(entry: _Entry) -> None:
             os.dup2(fd, number)
     process.close_range(3, on_exec=True)
     for number in range(1, _signal.NSIG):
-        if number not in (const.SIGKILL, _SIGSTOP) and _signal.getsignal(number) is not None:
+        if _signal.getsignal(number) not in (None, _signal.SIG_DFL):
             _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     os.umask(0o022)

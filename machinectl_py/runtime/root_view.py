@@ -6,8 +6,7 @@ import os
 import stat
 
 from machinectl_py.errors import DeniedError, NotFoundError, PymachineError
-from machinectl_py.kernel.devicemapper import has_device_mapper
-from machinectl_py.plan.disk import DiskFacts, DiskPartition, VerityFacts
+from machinectl_py.plan.disk import DiskFacts, DiskPartition, ImageFacts, VerityFacts
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -31,7 +30,7 @@ class RootView(Record):
 
     root: str  # the directory, or the image
     tree: str  # a path by which this process sees what is in it
-    disk: DiskFacts | None = None  # of an image
+    image: ImageFacts | None = None
     mount: int = -1  # descriptor of the mount that `tree` stands on
     notice: str = ""  # for the user
 
@@ -45,12 +44,13 @@ class RootView(Record):
             os.close(self.mount)
 
 
-def view_root(root: str, rootfs: RootSpec) -> RootView:
+def view_root(root: str, rootfs: RootSpec, *, ids: bool = False) -> RootView:
     """Return a view of a root.
 
     Args:
         root: absolute path of a directory, a disk image or a block device.
         rootfs: with the image policy, and what is known for dm-verity.
+        ids: try of an image whether its ids can be mapped.
 
     Raises:
         DeniedError: it is an image, and the caller is not root.
@@ -66,7 +66,7 @@ def view_root(root: str, rootfs: RootSpec) -> RootView:
     except OSError as error:
         raise NotFoundError(f"{root}: {error.strerror}") from error
     try:
-        return _view(image, root, rootfs)
+        return _view(image, root, rootfs, ids)
     except PymachineError as error:
         message = error.message if root in error.message else f"{root}: {error.message}"
         raise type(error)(message, error.hint) from error
@@ -74,11 +74,12 @@ def view_root(root: str, rootfs: RootSpec) -> RootView:
         os.close(image)
 
 
-def _view(image: int, root: str, rootfs: RootSpec) -> RootView:
+def _view(image: int, root: str, rootfs: RootSpec, ids: bool) -> RootView:
     from machinectl_py.errors import ConfigError
     from machinectl_py.images.dissect import dissect
     from machinectl_py.images.verity import find_root_hash, find_verity_data
     from machinectl_py.images.view import open_view
+    from machinectl_py.kernel.devicemapper import has_device_mapper
 
     status = os.fstat(image)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
@@ -95,13 +96,13 @@ def _view(image: int, root: str, rootfs: RootSpec) -> RootView:
         device_mapper=has_device_mapper(),
         lock_beside=not root.startswith("/dev/") and os.access(os.path.dirname(root), os.W_OK),
     )
-    mount = open_view(image, disk)
+    view = open_view(image, disk, ids=ids)
     notice = ""
     if disk.unused_verity:
         notice = f"{root} has verity data, and no root hash is known: it is not authenticated"
-    return RootView(
-        root=root, tree=f"/proc/self/fd/{mount}", disk=facts, mount=mount, notice=notice
-    )
+    tree = f"/proc/self/fd/{view.tree}"
+    found = ImageFacts(disk=facts, tree=tree, unmappable=view.unmappable)
+    return RootView(root=root, tree=tree, image=found, mount=view.tree, notice=notice)
 
 
 def _number(status: os.stat_result) -> str:

@@ -184,7 +184,7 @@ def test_a_killed_supervisor_leaves_no_loop_device(pymachine, gpt, machine):
 
 
 @pytest.mark.parametrize(
-    "step", ["open-image", "attach-loops", "mount-partition home", "release-mounts", "attach-root"]
+    "step", ["open-image", "attach-loops", "mount-partition home", "clone-payload", "attach-root"]
 )
 @pytest.mark.parametrize("verb", ["run", "boot"])
 def test_a_step_that_fails_leaves_nothing(pymachine, gpt, machine, step, verb):

@@ -596,6 +596,14 @@ class TestMachined:
     def test_unregister_of_an_unknown_machine_does_nothing(self):
         MachinedRegistrar().unregister("pymtest-none", 1)
 
+    def test_unregister_does_without_a_machined_that_cannot_start(self):
+        unit = "systemd-machined.service"
+        subprocess.run(["systemctl", "mask", "--runtime", "--now", "--quiet", unit], check=True)
+        try:
+            MachinedRegistrar().unregister("pymtest-none", 1)
+        finally:
+            subprocess.run(["systemctl", "unmask", "--runtime", "--quiet", unit], check=True)
+
     def test_registering_again_replaces_what_is_ours_or_dead(self, manager, registered):
         request = registered()
         MachinedRegistrar().register(request)

@@ -49,7 +49,7 @@ def test_each_file_system_is_mounted_before_the_birth_and_attached_after_the_piv
     places = [
         *("lock-image", "open-image", "attach-loops", "start-supervisor"),
         *("check-file-system root", "mount-partition root", "mount-partition home"),
-        *("mount-partition esp", "clone-payload", "release-mounts"),
+        *("mount-partition esp", "clone-payload"),
         *("attach-root", "pivot-root", "attach-partition home", "attach-partition esp"),
         "mount /proc",
     ]
@@ -81,8 +81,8 @@ def test_usr_alone_stands_in_a_tmpfs():
     made = plan(USR)
     assert labels(made, "mount-partition") == ["mount-partition root", "mount-partition usr"]
     assert step(made, "mount-partition root").fstype == "tmpfs"
-    assert labels(made, "attach-partition", "fill-empty-root") == [
-        *("attach-partition usr", "fill-empty-root")
+    assert labels(made, "attach-root", "attach-partition", "pivot-root", "fill-base-tree") == [
+        *("attach-root", "attach-partition usr", "pivot-root", "fill-base-tree")
     ]
 
 

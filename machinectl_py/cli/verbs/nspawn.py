@@ -13,6 +13,7 @@ from machinectl_py.cli.machine_options import (
     make_machine,
     read_values,
     setting_options,
+    settle,
 )
 from machinectl_py.config.option import Option
 from machinectl_py.errors import EXIT_FAILURE, ConfigError, NotFoundError, PymachineError
@@ -122,14 +123,19 @@ def _find(arguments: Arguments) -> Target:
     if image and arguments.given("directory"):
         raise ConfigError("--directory= and --image= do not go together")
     root = arguments.text("directory") or image
-    if not root and name:
+    template = arguments.text("template")
+    if not root and template and name:
+        root = f"{store.MACHINES_DIR}/{name}"
+    elif template and not root:
+        raise ConfigError("--template= needs --directory= or --machine=")
+    elif not root and name:
         root = store.find_root(name)
     root = os.path.realpath(root or os.getcwd())
     if root == "/" and not arguments.given("ephemeral"):
         raise ConfigError(
             "The host's own root cannot be a machine's", "--ephemeral runs a snapshot of it."
         )
-    return Target(name=name or _name_of(root), root=root, words=tuple(arguments.words))
+    return settle(arguments, name or _name_of(root), root, tuple(arguments.words))
 
 
 def _name_of(root: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.config.spec import Rlimit
-from machinectl_py.kernel import process
+from machinectl_py.kernel import const, process
 from machinectl_py.plan.step import Step
 
 TYPE_CHECKING = False
@@ -67,7 +67,7 @@ class RaiseRlimits(Step):
 
         leader = context.number("leader")
         for limit in self.rlimits:
-            number = getattr(resource, f"RLIMIT_{limit.name}")
+            number = getattr(resource, f"RLIMIT_{limit.name}", const.RLIMIT_LOCKS)
             soft, hard = resource.prlimit(leader, number)
             if hard >= 0 and (limit.hard < 0 or limit.hard > hard):
                 try:

@@ -174,6 +174,7 @@ class ClonePayload(Step):
 
     flags: int
     own_time: bool
+    handed: tuple[str, ...] = ()  # slots of descriptors that are the child's alone
 
     def describe(self) -> str:
         """Return the act."""
@@ -191,6 +192,7 @@ class ClonePayload(Step):
         context.give("leader", pid)
         context.give("leader-pidfd", pidfd)
         os.close(context.number("payload-cgroup"))
+        context.let_go(self.handed)
         if self.own_time:
             ours = os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC)
             namespaces.setns(ours, CLONE_NEWTIME)

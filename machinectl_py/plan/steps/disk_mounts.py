@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from machinectl_py.errors import UnsupportedError
 from machinectl_py.kernel import filesystem, loop
 from machinectl_py.kernel import mount as kernel_mount
+from machinectl_py.kernel.chown_tree import move_tree
+from machinectl_py.kernel.idmap import map_tree
 from machinectl_py.kernel.paths import make_in_root, open_in_root
 from machinectl_py.plan.step import Step
+from machinectl_py.plan.steps.users import delegated
+from machinectl_py.plan.users import root_maps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Literal
+
     from machinectl_py.plan.context import Context
 
-ROOT_TREE = "mount:root"
-_ENODEV, _EUCLEAN = 19, 117
+    # How a file system comes to show the machine's ids: by a mapped mount, or, where all its files
+    # have one owner, by an option.
+    Owners = Literal["as-is", "map", "foreign", "option"]
+
 _PATIENCE = 5.0  # seconds
 _UNCORRECTED = 2 | 4  # of fsck(8): the system should be rebooted, errors left
 
@@ -65,7 +74,9 @@ class CheckFileSystem(Step):
         os.close(null)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status > 0 and status & _UNCORRECTED:
-            raise OSError(_EUCLEAN, f"{self.program} found errors that it cannot correct", path)
+            raise OSError(
+                errno.EUCLEAN, f"{self.program} found errors that it cannot correct", path
+            )
 
 
 class MountPartition(Step):
@@ -83,6 +94,8 @@ class MountPartition(Step):
     attributes: int = 0  # MOUNT_ATTR_
     growfs: bool = False
     optional: bool = False  # a boot partition, which no machine needs
+    owners: Owners = "as-is"
+    count: int = 0  # ids of the machine, with `owners`
 
     def label(self) -> str:
         """Return the step's own name."""
@@ -91,11 +104,13 @@ class MountPartition(Step):
     def describe(self) -> str:
         """Return the act."""
         words = [f"{key}={value}" if value else key for key, value in self.options]
-        return f"fsmount {self.fstype} detached {','.join(words)}".rstrip()
+        text = f"fsmount {self.fstype} detached {','.join(words)}".rstrip()
+        return text + (", for the ids of the machine" if self.owners != "as-is" else "")
 
     def needed_slots(self) -> tuple[str, ...]:
-        """Return the slot of the device."""
-        return (self.source,) if self.source else ()
+        """Return the slot of the device, and those of the range."""
+        source = (self.source,) if self.source else ()
+        return source if self.owners == "as-is" else (*source, "id-base", "id-delegated")
 
     def given_slots(self) -> tuple[str, ...]:
         """Return the slot of the mount."""
@@ -107,18 +122,40 @@ class MountPartition(Step):
         if self.source:
             device = loop.device_path(context.number(self.source))
             options = (("source", device), *options)
+        if self.owners == "option":
+            base = str(context.number("id-base"))
+            options = (*options, ("uid", base), ("gid", base))
         try:
             tree = filesystem.make_filesystem(self.fstype, options, self.attributes)
         except OSError as error:
-            if error.errno != _ENODEV:
+            if error.errno != errno.ENODEV:
                 raise
             if not self.optional:
                 raise UnsupportedError(f"This kernel has no file system '{self.fstype}'") from error
             context.warn(f"{self.label()}: this kernel has no file system '{self.fstype}'")
             tree = -1
         context.give(self.slot, tree)
+        if tree < 0:
+            return
         if self.growfs:
             self._grow(context, tree)
+        if self.owners in ("map", "foreign"):
+            self._map(context, tree, self.owners)
+
+    def _map(self, context: Context, tree: int, owners: Literal["map", "foreign"]) -> None:
+        maps = root_maps(owners, context.number("id-base"), self.count, delegated(context))
+        if maps is None:
+            return
+        try:
+            map_tree(tree, maps)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            raise UnsupportedError(
+                f"The ids of the {self.fstype} of partition '{self.slot.rpartition(':')[2]}'"
+                " cannot be mapped by this kernel",
+                "--private-users-ownership=chown changes the owners of the files instead.",
+            ) from error
 
     def _grow(self, context: Context, tree: int) -> None:
         from machinectl_py.kernel.growfs import grow_filesystem
@@ -129,49 +166,30 @@ class MountPartition(Step):
             context.warn(f"{self.label()}: its file system stays as it is: {error.strerror}")
 
 
-class ReleaseMounts(Step):
-    """Let go of the detached mounts that the machine has inherited."""
+class ChownPartitions(Step):
+    """Give the files of an image to the machine's range."""
 
-    name = "release-mounts"
+    name = "chown-partitions"
     place = "supervisor"
-    man = "close(2)"
-    because = "after the birth: the file systems shall end with the machine, not with us"
+    man = "chown(2)"
+    because = "before the birth: inside, who they belong to now is nobody"
+    lifetime = "process"  # it stays: --private-users-ownership=chown with the range 0 undoes it
 
     mounts: tuple[str, ...]  # slots
 
     def describe(self) -> str:
         """Return the act."""
-        return f"close the {len(self.mounts)} detached mounts"
+        return "chown everything in the image to the range, unless it is"
 
     def needed_slots(self) -> tuple[str, ...]:
-        """Return the slots of the mounts, and of who has inherited them."""
-        return (*self.mounts, "leader")
+        """Return the slots of the mounts, and of the range."""
+        return ("id-base", *self.mounts)
 
     def apply(self, context: Context) -> None:
-        """Close them."""
-        context.close_mounts()
-
-
-class AttachRoot(Step):
-    """Attach the detached mount that shall be the root, over a directory of the host."""
-
-    name = "attach-root"
-    man = "move_mount(2)"
-    because = "pivot_root wants a mount point; in our own mount namespace, so the host sees none"
-    takes = (ROOT_TREE,)
-
-    target: str
-
-    def describe(self) -> str:
-        """Return the act."""
-        return f"attach the root on {self.target}"
-
-    def apply(self, context: Context) -> None:
-        """Attach it."""
-        target = os.open(self.target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        kernel_mount.move_mount(context.number(ROOT_TREE), target)
-        for fd in (context.number(ROOT_TREE), target):
-            os.close(fd)
+        """Change it; what was interrupted is taken up again."""
+        for slot in self.mounts:
+            # The "." leads to what the link of /proc shows, instead of to the link.
+            move_tree(f"/proc/self/fd/{context.number(slot)}/.", context.number("id-base"))
 
 
 class AttachPartition(Step):
@@ -179,9 +197,10 @@ class AttachPartition(Step):
 
     name = "attach-partition"
     man = "move_mount(2)"
-    because = "after the pivot: no link inside leads out"
+    because = "resolved by the kernel within the root: no link inside leads out"
 
     slot: str
+    root: str  # where the root is
     targets: tuple[str, ...]  # the first that fits
     empty: bool = False  # it fits if it is empty or missing; a lone one fits always
 
@@ -191,7 +210,8 @@ class AttachPartition(Step):
 
     def describe(self) -> str:
         """Return the act."""
-        return f"attach the partition on {' or '.join(self.targets)}"
+        where = "" if self.root == "/" else f" in {self.root}"
+        return f"attach the partition on {' or '.join(self.targets)}{where}"
 
     def needed_slots(self) -> tuple[str, ...]:
         """Return the slot of the mount."""
@@ -202,7 +222,7 @@ class AttachPartition(Step):
         tree = context.number(self.slot)
         if tree < 0:
             return
-        root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        root = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for target in self.targets:
             if not self.empty or _is_free(root, target, missing=target == self.targets[-1]):
                 attach_below(root, tree, target)
@@ -233,38 +253,3 @@ def _is_free(root: int, path: str, *, missing: bool) -> bool:
         return not os.listdir(fd)
     finally:
         os.close(fd)
-
-
-class FillEmptyRoot(Step):
-    """Make the directories and links of a root that has nothing but /usr."""
-
-    name = "fill-empty-root"
-    man = "hier(7)"
-    because = "after /usr, which the links lead into, and before all that is mounted on them"
-
-    def describe(self) -> str:
-        """Return the act."""
-        return "make the directories of / and the links into /usr"
-
-    def apply(self, context: Context) -> None:
-        """Make what is missing."""
-        fill_empty_root("/")
-
-
-def fill_empty_root(root: str) -> None:
-    """Make the top level of a file system tree around its /usr."""
-    for name, mode in (("etc", 0o755), ("root", 0o700), ("var", 0o755), ("tmp", 0o1777)):
-        _make_directory(f"{root}/{name}", mode)
-    for name in ("proc", "sys", "dev", "run", "home", "srv"):
-        _make_directory(f"{root}/{name}", 0o755)
-    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        if os.path.isdir(f"{root}/usr/{name}") and not os.path.lexists(f"{root}/{name}"):
-            os.symlink(f"usr/{name}", f"{root}/{name}")
-
-
-def _make_directory(path: str, mode: int) -> None:
-    try:
-        os.mkdir(path)
-        os.chmod(path, mode)
-    except FileExistsError:
-        pass

@@ -13,6 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
 
+# Everybody can reach it on every host, so PID 1, nobody there, can mount the root on it.
+ANCHOR = "/sys"
+ROOT_TREE = "mount:root"  # slot of a detached mount that shall be the root
 
 _SEALED = const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC
 
@@ -59,11 +62,12 @@ class EnslaveMounts(Step):
 
 
 class CloneSource(Step):
-    """Take a detached copy of a mount of the host, while the host's tree is still there."""
+    """Take a detached copy of a mount of the host."""
 
     name = "clone-source"
+    place = "supervisor"
     man = "open_tree(2)"
-    because = "before the pivot: afterwards no path of the host leads anywhere"
+    because = "by root of the host, who may open any path: in a user namespace PID 1 may not"
 
     source: str
     recursive: bool = True
@@ -82,7 +86,7 @@ class CloneSource(Step):
 
     def apply(self, context: Context) -> None:
         """Clone it; slave, so that later mounts on the host are seen, as with a bind mount."""
-        tree = kernel_mount.open_tree(self.source, recursive=self.recursive)
+        tree = kernel_mount.open_slave_tree(self.source, recursive=self.recursive)
         context.give(self.given_slots()[0], tree)
 
 
@@ -107,6 +111,27 @@ class BindRoot(Step):
         """Bind it with what is mounted below."""
         kernel_mount.mount(self.root, self.root, flags=const.MS_BIND | const.MS_REC)
         kernel_mount.mount("", self.root, flags=const.MS_PRIVATE | const.MS_REC)
+
+
+class AttachRoot(Step):
+    """Mount the root where it can be pivoted to."""
+
+    name = "attach-root"
+    man = "move_mount(2)"
+    because = "pivot_root wants a mount point, in this mount namespace"
+    takes = (ROOT_TREE,)
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"mount the root on {ANCHOR}"
+
+    def apply(self, context: Context) -> None:
+        """Attach it."""
+        place = os.open(ANCHOR, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        tree = context.number(ROOT_TREE)
+        kernel_mount.move_mount(tree, place)
+        for fd in (place, tree):
+            os.close(fd)
 
 
 class PivotRoot(Step):
