@@ -298,12 +298,14 @@ def check(spec: MachineSpec) -> None:
     """
     rootfs, network, users = spec.rootfs, spec.network, spec.users
     chown = users.ownership == "chown"
+    sealed = rootfs.root_hash or rootfs.root_hash_signature or rootfs.verity_data
     ambient_all = spec.ambient and spec.ambient & spec.capabilities != spec.ambient
     rules = (
         (network.bridge and network.zone, "--network-bridge= and --network-zone="),
         (network.ports and network.kind != "private", "--port= and the host's network"),
         (rootfs.ephemeral and rootfs.template, "--ephemeral and --template="),
         (rootfs.template and rootfs.image, "--template= and --image="),
+        (sealed and not rootfs.image, "--root-hash= and a root directory"),
         (chown and rootfs.read_only, "--private-users-ownership=chown and --read-only"),
         (chown and rootfs.volatile != "no", "--private-users-ownership=chown and --volatile="),
         (

@@ -214,6 +214,19 @@ def _owners(part: DiskPartition, plan: UsersPlan | None) -> Owners:
     return "as-is" if plan.ownership == "chown" else plan.ownership
 
 
+def holder(found: DiskFacts, path: str) -> tuple[str, str]:
+    """Return the slot of the mount that holds a path of the machine, and the path in it."""
+    names = "/".join(part for part in path.split("/") if part not in ("", "."))
+    best, below = root.ROOT_TREE, names
+    for designator, (place, *_) in (*_PLACES.items(), ("usr", ("/usr",))):
+        part = found.find(designator)
+        if part and part.fstype and f"/{names}/".startswith(f"{place}/"):
+            rest = names[len(place) :]
+            if designator not in _BOOT and len(rest) < len(below):
+                best, below = disk_mounts.mount_slot(designator), rest
+    return best, below or "."
+
+
 def attach_usr(found: DiskFacts, place: str) -> tuple[Step, ...]:
     """Return the inside step that mounts a /usr of its own in the root at `place`."""
     part = found.find("usr")

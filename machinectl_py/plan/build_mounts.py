@@ -164,18 +164,28 @@ def _temporary_entries(mount: Custom, mounts: tuple[Custom, ...]) -> tuple[str, 
 def clone_binds(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's steps that take up what is the host's, for PID 1 to attach."""
     return tuple(
-        custom_mounts.CloneBind(
-            source=mount.source or f"{_temporary(spec, facts, number)}-src",
-            target=mount.target,
-            recursive=mount.recursive,
-            temporary=not mount.source,
-            idmap=mount.idmap,
-            count=spec.users.count if mount.idmap != "noidmap" else 0,
-            root=spec.root if mount.idmap != "noidmap" else "",
-        )
+        _clone_bind(mount, mount.source or f"{_temporary(spec, facts, number)}-src", spec, facts)
         for number, mount in enumerate(custom(spec, facts))
         if isinstance(mount, BindMount) and not mount.source.startswith("+")
     )
+
+
+def _clone_bind(mount: BindMount, source: str, spec: MachineSpec, facts: HostFacts) -> Step:
+    clone = custom_mounts.CloneBind(
+        source=source,
+        target=mount.target,
+        recursive=mount.recursive,
+        temporary=not mount.source,
+        idmap=mount.idmap,
+    )
+    if mount.idmap == "noidmap":
+        return clone
+    root, inside = spec.root, mount.target
+    if facts.disk:
+        from machinectl_py.plan.build_disk import holder
+
+        root, inside = holder(facts.disk, mount.target)
+    return clone.replace(count=spec.users.count, root=root, inside=inside)
 
 
 def make(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:

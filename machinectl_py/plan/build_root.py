@@ -135,7 +135,8 @@ def compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if rootfs.volatile == "yes":
         steps.append(compose_root.MakeVolatileRoot(root=place))
     elif rootfs.volatile == "overlay":
-        steps.append(compose_root.OverlayRoot(root=place, scratch=scratch))
+        nodev = facts.disk is not None
+        steps.append(compose_root.OverlayRoot(root=place, scratch=scratch, nodev=nodev))
     return (*steps, *_usr(spec, facts, above=True))
 
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from machinectl_py.config.spec import RootSpec
+from machinectl_py.config.spec import BindMount, RootSpec, UsersSpec
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.images.verity import (
     VerityTree,
@@ -19,6 +19,8 @@ from machinectl_py.kernel.devicemapper import TARGET, table_of
 from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.disk import DiskFacts, DiskPartition, VerityFacts
 from machinectl_py.plan.facts import HostFacts
+from machinectl_py.plan.id_ranges import SIZE
+from machinectl_py.plan.root_facts import RootFacts
 from tests.unit.disk_tables import memory
 from tests.unit.test_plan_inside import FACTS, SPEC
 
@@ -30,10 +32,19 @@ USR = DiskPartition(designator="usr", offset=1 << 20, size=1 << 20, fstype="erof
 SEALED = VerityFacts(designator="root", data_file="", sectors=8, parameters="1 {data} {hashes}")
 
 
-def plan(*partitions, read_only=False, manager="embedded", **disk):
-    spec = SPEC.replace(root="/images/m.raw", rootfs=RootSpec(image=True, read_only=read_only))
+PICKED = UsersSpec(mode="pick", ownership="auto")
+
+
+def plan(*partitions, manager="embedded", rootfs=None, users=None, owner=None, mounts=(), **disk):
+    spec = SPEC.replace(
+        root="/images/m.raw",
+        rootfs=RootSpec(image=True, **(rootfs or {})),
+        users=users or UsersSpec(),
+        mounts=mounts,
+    )
     found = DiskFacts(partitions=partitions, **disk)
-    return build_plan(spec, FACTS.replace(disk=found, manager=manager))
+    facts = FACTS.replace(disk=found, manager=manager, root=owner or RootFacts())
+    return build_plan(spec, facts)
 
 
 def labels(made, *names):
@@ -59,7 +70,7 @@ def test_each_file_system_is_mounted_before_the_birth_and_attached_after_the_piv
 
 
 def test_read_only_is_so_at_every_layer():
-    made = plan(ROOT, HOME, read_only=True)
+    made = plan(ROOT, HOME, rootfs={"read_only": True})
     assert labels(made, "check-file-system") == []
     assert step(made, "attach-loops").read_only
     assert step(made, "lock-image").shared
@@ -67,6 +78,110 @@ def test_read_only_is_so_at_every_layer():
     root = step(made, "mount-partition root")
     assert root.options == (("ro", ""), ("norecovery", ""))
     assert root.attributes & 1
+
+
+@pytest.mark.parametrize("volatile", ["yes", "state", "overlay"])
+def test_a_volatile_machine_writes_nothing_to_its_image(volatile):
+    made = plan(ROOT, HOME, rootfs={"volatile": volatile})
+    assert step(made, "attach-loops").read_only
+    assert step(made, "lock-image").shared
+    assert all(mount.attributes & 1 for mount in mounts_of(made))
+
+
+def mounts_of(made):
+    return [step for step in made.steps if step.name == "mount-partition"]
+
+
+def test_a_root_that_is_covered_leaves_the_image_as_it_is():
+    made = plan(ROOT, HOME, mounts=(BindMount(source="/srv", target="/"),))
+    assert step(made, "open-image").read_only
+    order = labels(made, "attach-root", "cover-root", "pivot-root", "attach-partition")
+    assert order == ["attach-root", "cover-root", "pivot-root", "attach-partition home"]
+
+
+def test_the_root_is_composed_with_its_usr_before_the_pivot():
+    usr = USR.replace(offset=2 << 30)
+    composed = ("attach-root", "enter-directory", "make-volatile-root", "overlay-root")
+    names = (*composed, "attach-partition", "pivot-root", "fill-base-tree", "read-only")
+    made = plan(ROOT, usr, HOME, rootfs={"volatile": "yes", "pivot_new": "/new"})
+    assert labels(made, *names) == [
+        *("attach-root", "attach-partition usr", "enter-directory", "make-volatile-root"),
+        *("pivot-root", "attach-partition home", "fill-base-tree"),
+    ]
+    # An overlay shows no mounts.
+    made = plan(USR, HOME, rootfs={"volatile": "overlay"})
+    assert labels(made, *names) == [
+        *("attach-root", "overlay-root", "attach-partition usr"),
+        *("pivot-root", "attach-partition home", "fill-base-tree"),
+    ]
+    assert step(made, "overlay-root").nodev
+
+
+def test_a_user_namespace_sees_its_ids_on_every_partition():
+    made = plan(ROOT, HOME, ESP, users=PICKED)
+    owners = {mount.label(): mount.owners for mount in mounts_of(made)}
+    assert owners == {
+        "mount-partition root": "map",
+        "mount-partition home": "map",
+        "mount-partition esp": "option",
+    }
+    root = step(made, "mount-partition root")
+    assert root.needed_slots() == ("disk:root", "id-base", "id-delegated")
+    names = [step.name for step in made.steps]
+    assert names.index("hold-id-range") < names.index("mount-partition")
+    assert names.index("become-root") < names.index("attach-root")
+    assert names.count("attach-root") == 1
+    assert not {"clone-root", "bind-root", "chown-root", "chown-partitions"}.intersection(names)
+
+
+def test_the_root_in_memory_belongs_to_root_inside():
+    owners = [mount.owners for mount in mounts_of(plan(USR, users=PICKED))]
+    assert owners == ["option", "map"]
+
+
+def test_owners_are_changed_where_they_cannot_be_mapped():
+    unmappable = RootFacts(unmappable="f2fs of its partition 'root'")
+    sealed = HOME.replace(read_only=True)
+    for home, mounts in ((HOME, ("mount:root", "mount:home")), (sealed, ("mount:root",))):
+        made = plan(ROOT, home, ESP, users=PICKED, owner=unmappable)
+        assert step(made, "chown-partitions").mounts == mounts
+        assert {mount.owners for mount in mounts_of(made)} == {"as-is", "option"}
+    with pytest.raises(ConfigError, match="read-only"):
+        plan(USR, users=PICKED, owner=unmappable)
+    with pytest.raises(UnsupportedError, match="f2fs of its partition"):
+        plan(ROOT, users=PICKED.replace(ownership="map"), owner=unmappable)
+
+
+def test_an_image_that_has_been_given_to_a_range_stays_in_it():
+    owner = RootFacts(uid=10 * SIZE, gid=10 * SIZE)
+    made = plan(ROOT, users=UsersSpec(mode="root"), owner=owner)
+    assert step(made, "hold-id-range").base == 10 * SIZE
+    assert step(made, "mount-partition root").owners == "as-is"
+
+
+@pytest.mark.parametrize(
+    ("target", "slot", "inside"),
+    [
+        ("/srv/x", "mount:root", "srv/x"),
+        ("/home/a/b", "mount:home", "a/b"),
+        ("//home/.", "mount:home", "."),
+        ("/homes", "mount:root", "homes"),
+        ("/boot/x", "mount:root", "boot/x"),
+    ],
+)
+def test_the_owner_of_a_target_is_looked_up_on_its_partition(target, slot, inside):
+    bind = BindMount(source="/etc", target=target, idmap="owneridmap")
+    clone = step(plan(ROOT, HOME, ESP, users=PICKED, mounts=(bind,)), f"clone-bind {target}")
+    assert (clone.root, clone.inside) == (slot, inside)
+    assert clone.needed_slots() == (slot,)
+
+
+def test_a_block_device_is_not_copied():
+    with pytest.raises(UnsupportedError, match="block device"):
+        plan(ROOT, rootfs={"ephemeral": True}, block_device="7:1")
+    made = plan(ROOT, rootfs={"ephemeral": True})
+    assert step(made, "open-image").ephemeral
+    assert step(made, "lock-image").shared
 
 
 def test_boot_partitions_are_sealed_and_may_be_missing():

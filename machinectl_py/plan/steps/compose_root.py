@@ -71,6 +71,7 @@ class OverlayRoot(Step):
     root: str
     layer: str = ""  # directory with upper/ and work/; "" for one in memory
     scratch: str = ""  # a directory of the host that is not needed while this is made
+    nodev: bool = False  # as the file systems of an image: an overlay does not inherit it
 
     def describe(self) -> str:
         """Return the act."""
@@ -98,7 +99,8 @@ class OverlayRoot(Step):
             ("upperdir", f"{upper}/upper"),
             ("workdir", f"{upper}/work"),
         )
-        tree = make_filesystem("overlay", options)
+        attributes = const.MOUNT_ATTR_NODEV if self.nodev else 0
+        tree = make_filesystem("overlay", options, attributes)
         kernel_mount.move_mount(tree, below)
         if not self.layer:
             kernel_mount.umount2(self.scratch, const.MNT_DETACH)
