@@ -116,12 +116,12 @@ def test_partitions_stand_below_the_root_and_nothing_on_the_host(pymachine, gpt,
 SEEN = "for p in / /home /srv; do findmnt -rno TARGET,FSTYPE,VFS-OPTIONS,FS-OPTIONS $p; done; true"
 
 
-def by_nspawn(image, script, *options):
+def by_nspawn(image, script, *options, shell="/bin/sh"):
     """Return what a shell prints under systemd-nspawn, which must work with images on this host."""
     if not systemd_runs() or not shutil.which("systemd-nspawn"):
         pytest.skip("needs systemd-nspawn under systemd")
     command = ["systemd-nspawn", "--quiet", "--pipe", f"--image={image}", *options]
-    command += ["--", "/bin/sh", "-c", script]
+    command += ["--", shell, "-c", script]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
@@ -141,6 +141,44 @@ def test_it_is_mounted_as_by_systemd_nspawn(pymachine, made, gpt, place, machine
     theirs = by_nspawn(image, SEEN, *options)
     # systemd-nspawn discards too, but where it does not know a loop device for one.
     assert ours.replace(",discard", "") == theirs.replace(",discard", "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--volatile=yes",),
+        ("--volatile=state",),
+        ("--volatile=overlay",),
+        ("--ephemeral",),
+        ("--pivot-root=/usr:/share",),
+        ("--private-users=pick",),
+        ("--private-users=pick", "--volatile=yes"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["ext4", "squashfs"])
+def test_the_root_is_made_of_it_as_by_systemd_nspawn(
+    pymachine, made, place, machine, kind, options
+):
+    image = place / f"{machine}.raw"
+    disks.tool("cp", "--sparse=always", made / f"{kind}.raw", image)
+    shell = "/share/usr/bin/sh" if "--pivot-root=/usr:/share" in options else "/bin/sh"
+    words = ("--quiet", "--pipe", f"--image={image}", f"--machine={machine}", *options)
+    theirs = by_nspawn(image, ROOT_SEEN, f"--machine={machine}", *options, shell=shell)
+    done = pymachine("nspawn", *words, shell, "-c", ROOT_SEEN)
+    assert (done.returncode, _comparable(done.stdout)) == (0, _comparable(theirs)), done
+
+
+# Names of files, owners, and what is mounted how, where systemd-nspawn and we do so.
+ROOT_SEEN = """
+PATH=$PATH:/share/usr/bin:/bin
+cd /; ls -d1n * | grep -v lost | sed 's/ .* / /'; stat -c '%n %u:%g %a' / /etc /root /usr /var
+cat /proc/self/uid_map
+grep -E ' /(usr|var)? ' /proc/self/mountinfo | cut -d' ' -f5,6
+"""
+
+
+def _comparable(text):
+    return text.replace(",discard", "").replace(",nodev", "").split()
 
 
 def test_what_is_written_is_on_the_image(pymachine, gpt, machine):
@@ -235,6 +273,121 @@ def test_usr_alone_gets_a_root_in_memory(pymachine, pristine_tree, place, machin
     assert shown(pymachine, image, machine, script).split() == ["/", "tmpfs", "erofs", "usr/bin"]
 
 
+OWNERS = "stat -c '%n %u:%g' / /usr /home/in-home /srv; echo new > /home/new"
+
+
+def stored_owner(image, partition, path):
+    """Return who owns a file on a partition of an image, by what is stored."""
+    start = list(_starts(image))[partition]
+    part = image.with_suffix(f".{partition}")
+    disks.tool("dd", f"if={image}", f"of={part}", "bs=512", f"skip={start}", "status=none")
+    shown = disks.tool("debugfs", "-R", f"stat {path}", part).stdout
+    return [int(shown.partition(word)[2].split()[0]) for word in ("User:", "Group:")]
+
+
+def test_a_user_namespace_sees_its_ids_and_the_image_keeps_its_own(pymachine, gpt, machine):
+    seen = shown(pymachine, gpt, machine, OWNERS, "--private-users=pick")
+    assert seen.splitlines() == ["/ 0:0", "/usr 0:0", "/home/in-home 0:0", "/srv 0:0"]
+    for place, path in ((0, "/etc"), (1, "/in-home"), (1, "/new")):
+        assert stored_owner(gpt, place, path) == [0, 0]
+
+
+def test_owners_are_changed_and_put_back(pymachine, gpt, machine):
+    chown = "--private-users-ownership=chown"
+    for base in (10 << 16, 0):
+        seen = shown(pymachine, gpt, machine, OWNERS, f"--private-users={base}", chown)
+        assert seen.splitlines() == ["/ 0:0", "/usr 0:0", "/home/in-home 0:0", "/srv 0:0"]
+        for place, path in ((0, "/etc"), (1, "/in-home"), (1, "/new")):
+            assert stored_owner(gpt, place, path) == [base, base]
+        # That range is known by the root of the image.
+        ids = shown(pymachine, gpt, machine, "cat /proc/self/uid_map", "--private-users=yes")
+        assert ids.split() == ["0", str(base), "65536"]
+
+
+def test_a_machine_with_a_user_namespace_boots_and_reboots(pymachine, gpt, machine):
+    pymachine("boot", "-i", gpt, "-M", machine, "--private-users=pick", check=True)
+    loops = disks.attached(gpt)
+    running = pymachine("exec", machine, "--", "systemctl", "is-system-running", "--wait")
+    failed = pymachine("exec", machine, "--", "systemctl", "--failed", "--no-legend")
+    assert (running.stdout, failed.stdout) == ("running\n", "")
+    pymachine("exec", machine, "--", "touch", "/home/new")
+    assert pymachine("reboot", machine).returncode == 0
+    owner = pymachine("exec", machine, "--", "stat", "-c", "%u:%g", "/home/new", "/")
+    assert owner.stdout == "0:0\n0:0\n"
+    assert disks.attached(gpt) == loops
+    pymachine("poweroff", machine, check=True)
+    assert disks.attached(gpt) == []
+
+
+def test_what_a_copy_was_written_outlives_a_reboot_only(pymachine, gpt, machine):
+    before = disks.tool("sha256sum", gpt).stdout
+    pymachine("boot", "-i", gpt, "-M", machine, "--ephemeral", check=True)
+    # Others may use the image meanwhile, to read.
+    shown(pymachine, gpt, f"{machine}b", "cat /home/in-home", "--read-only")
+    pymachine("exec", machine, "--", "touch", "/home/new")
+    assert pymachine("reboot", machine).returncode == 0
+    assert pymachine("exec", machine, "--", "ls", "/home/new").returncode == 0
+    pymachine("poweroff", machine, check=True)
+    assert disks.tool("sha256sum", gpt).stdout == before
+
+
+@pytest.mark.parametrize("options", [(), ("--private-users=pick",)])
+def test_a_volatile_root_keeps_only_usr(pymachine, gpt, machine):
+    before = disks.tool("sha256sum", gpt).stdout
+    script = "findmnt -rno FSTYPE / && findmnt -rno FSTYPE,FS-OPTIONS /usr && cat /home/in-home"
+    for users in ((), ("--private-users=pick",)):
+        seen = shown(pymachine, gpt, machine, script, "--volatile=yes", *users).split()
+        assert (seen[:2], seen[2].split(",")[0], seen[3:]) == (["tmpfs", "ext4"], "ro", ["here"])
+    assert disks.tool("sha256sum", gpt).stdout == before
+
+
+# A Debian without /etc asks for its settings before it is ready.
+@pytest.mark.parametrize("volatile", ["state", "overlay"])
+def test_a_volatile_machine_boots_and_leaves_its_image(pymachine, gpt, machine, volatile, options):
+    before = disks.tool("sha256sum", gpt).stdout
+    mode = f"--volatile={volatile}"
+    pymachine("boot", "-i", gpt, "-M", machine, mode, *options, check=True)
+    script = "findmnt -rno FSTYPE,FS-OPTIONS /home; echo new > /var/new && cat /var/new"
+    seen = pymachine("exec", machine, "--", "sh", "-c", script).stdout.split()
+    assert (seen[0], seen[1].split(",")[0], seen[2:]) == ("ext4", "ro", ["new"])
+    pymachine("poweroff", machine, check=True)
+    assert disks.tool("sha256sum", gpt).stdout == before
+
+
+def test_a_root_is_covered_and_its_partitions_stand_on_what_covers_it(
+    pymachine, gpt, machine, pristine_tree
+):
+    script = "findmnt -rno FSTYPE /home; cat /home/in-home; ls -d /lost+found"
+    cover = f"--bind-ro={pristine_tree}:/"
+    done = pymachine("run", "-i", gpt, "-M", machine, cover, "--", "/bin/sh", "-c", script)
+    assert (done.stdout, "lost+found" in done.stderr) == ("ext4\nhere\n", True)
+
+
+def test_usr_alone_is_one_in_a_user_namespace_and_below_an_overlay(
+    pymachine, pristine_tree, place, small, machine
+):
+    part = disks.file_system("erofs", pristine_tree / "usr", place / "usr.part")
+    image = disks.disk(place / "usr.raw", ("usr", part), ("home", small("home")))
+    script = "findmnt -rno FSTYPE / && findmnt -rno FSTYPE /usr && cat /home/in-home"
+    script += " && touch /etc/new && stat -c %u:%g / /etc /usr /etc/new"
+    for mode, fstype in ((), "tmpfs"), (("--volatile=overlay",), "overlay"):
+        for users in ((), ("--private-users=pick",)):
+            seen = shown(pymachine, image, machine, script, *mode, *users)
+            assert seen.split() == [fstype, "erofs", "here", *["0:0"] * 4]
+
+
+def test_the_owner_of_a_target_is_that_on_its_partition(pymachine, gpt, place, machine):
+    shown(pymachine, gpt, machine, "mkdir /home/of-7 && chown 7:8 /home/of-7")
+    source = place / "source"
+    source.mkdir()
+    (source / "file").write_text("")
+    os.chown(source, 1234, 1235)
+    os.chown(source / "file", 1234, 1235)
+    bind = f"--bind={source}:/home/of-7:owneridmap"
+    seen = shown(pymachine, gpt, machine, "stat -c %u:%g /home/of-7/file", bind, "-U")
+    assert seen == "7:8\n"
+
+
 def test_links_in_the_image_lead_nowhere_outside(pymachine, pristine_tree, place, small, machine):
     from tests.hosts.overlay import private_copy
 
@@ -256,6 +409,7 @@ def test_a_block_device_is_a_root(pymachine, made, gpt, machine):
         device = disks.tool("losetup", "--find", "--show", image).stdout.strip()
         try:
             assert shown(pymachine, device, machine, script) == "here\n"
+            assert "block device" in refused(pymachine, device, machine, "--ephemeral")
         finally:
             disks.tool("losetup", "--detach", device)
 
@@ -311,6 +465,16 @@ def test_a_root_hash_is_never_passed_over(pymachine, made, place, machine):
         said = refused(pymachine, image, machine)
         assert "no device mapper" in said
         assert "CONFIG_DM_VERITY" in said
+
+
+def test_a_root_hash_and_an_image_are_for_images(pymachine, gpt, pristine_tree, machine):
+    words = ("-M", machine, "--", "/bin/true")
+    done = pymachine("run", "-D", pristine_tree, f"--root-hash={'ab' * 32}", *words)
+    assert done.returncode == 1
+    assert "--root-hash= and a root directory do not go together" in done.stderr
+    for verb in ("run", "nspawn"):
+        done = pymachine(verb, "-D", gpt, *words)
+        assert (done.returncode, "not" in done.stderr) == (1, True), done
 
 
 def test_an_encrypted_image_is_refused(pymachine, place, machine):
