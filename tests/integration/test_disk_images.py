@@ -331,7 +331,6 @@ def test_what_a_copy_was_written_outlives_a_reboot_only(pymachine, gpt, machine)
     assert disks.tool("sha256sum", gpt).stdout == before
 
 
-@pytest.mark.parametrize("options", [(), ("--private-users=pick",)])
 def test_a_volatile_root_keeps_only_usr(pymachine, gpt, machine):
     before = disks.tool("sha256sum", gpt).stdout
     script = "findmnt -rno FSTYPE / && findmnt -rno FSTYPE,FS-OPTIONS /usr && cat /home/in-home"
@@ -342,6 +341,7 @@ def test_a_volatile_root_keeps_only_usr(pymachine, gpt, machine):
 
 
 # A Debian without /etc asks for its settings before it is ready.
+@pytest.mark.parametrize("options", [(), ("--private-users=pick",)])
 @pytest.mark.parametrize("volatile", ["state", "overlay"])
 def test_a_volatile_machine_boots_and_leaves_its_image(pymachine, gpt, machine, volatile, options):
     before = disks.tool("sha256sum", gpt).stdout
