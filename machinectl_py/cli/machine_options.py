@@ -16,6 +16,7 @@ from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
+from machinectl_py.plan.root_facts import default_users, image_users
 from machinectl_py.plan.unsupported import check_supported
 from machinectl_py.record import Record
 from machinectl_py.runtime.root_view import view_root
@@ -24,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.config.merge import FilesMode
-    from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind
+    from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind, UsersSpec
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.runtime.root_view import RootView
 
@@ -88,7 +89,6 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
         store.check_name(image)
         root = _find_root(image, arguments)
         name = arguments.text("machine", image)
-    store.check_name(name)
     target = settle(arguments, name, root, tuple(words), fill=fill)
     # What is in a disk image is looked at when its policy is known.
     if _checks_os_release() and options != ["image"] and (options or not store.is_image(root)):
@@ -145,6 +145,10 @@ def find_init(target: Target, values: Values) -> str:
     """
     with view_root(target.root, root_spec(values)) as view:
         return store.find_init(view.tree, target.root)
+
+
+def _default_users(view: RootView) -> UsersSpec:
+    return image_users(view.image) if view.image else default_users(view.root)
 
 
 def _check_image(view: RootView, kind: PayloadKind) -> None:
@@ -214,8 +218,18 @@ def make_machine(
     argv: tuple[str, ...],
     console: ConsoleMode,
     foreground: bool,
+    own_users: bool = True,
 ) -> tuple[MachineSpec, HostFacts]:
     """Return spec and facts of the machine that the settings describe.
+
+    Args:
+        target: the machine.
+        values: what options and files say.
+        kind: of its payload.
+        argv: the payload.
+        console: its console.
+        foreground: whether the machine ends with this process.
+        own_users: it gets a user namespace where nobody says anything of it, and where it can.
 
     Raises:
         DeniedError: the caller is not root.
@@ -223,7 +237,7 @@ def make_machine(
     """
     if os.geteuid():
         raise DeniedError("Only root may start machines", "Try again with sudo.")
-    ids = has_user_namespace(values)
+    ids = has_user_namespace(values, default=own_users)
     with view_root(target.root, root_spec(values), ids=ids) as view:
         if view.image is not None:
             _check_image(view, kind)
@@ -240,7 +254,7 @@ def make_machine(
             environment=dict(os.environ),
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
         )
-        spec = make_spec(values, frame)
+        spec = make_spec(values, frame, _default_users(view) if own_users else None)
         check_supported(spec)
         manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
         # machined takes only machines that live in a unit of systemd.

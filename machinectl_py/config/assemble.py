@@ -204,13 +204,17 @@ def root_spec(values: Values) -> RootSpec:
     )
 
 
-def has_user_namespace(values: Values) -> bool:
-    """Say whether the machine shall have one."""
-    return bool(values.get("private_users", ("no", 0, 0))[0] != "no")
+def has_user_namespace(values: Values, *, default: bool) -> bool:
+    """Say whether the machine shall have one, and by `default` may."""
+    return bool(values.get("private_users", ("pick" if default else "no", 0, 0))[0] != "no")
 
 
 def _users(values: Values, default: UsersSpec) -> UsersSpec:
     if "private_users" not in values.values and "users_ownership" not in values.values:
+        # The ids of an overlay, such as these two end on, cannot be mapped.
+        layered = values.get("volatile", "no") == "overlay"
+        layered |= values.flag("ephemeral") and not values.get("image", "")
+        default = UsersSpec() if layered else default
         return default.replace(delegate=values.get("users_delegate", 0))
     mode, base, count = values.get("private_users", ("no", 0, 65536))
     return UsersSpec(

@@ -62,7 +62,7 @@ def default_users(root: str) -> UsersSpec:
     changed; else none. A root that has been given to a range before is left in it by neither.
 
     Args:
-        root: the directory; a disk image gets none.
+        root: the directory.
     """
     try:
         status = os.stat(root)
@@ -70,7 +70,25 @@ def default_users(root: str) -> UsersSpec:
             return UsersSpec()
     except OSError:  # the verb tells it
         return UsersSpec()
-    of_range = status.st_uid & ~(SIZE - 1)
+    return _by_owner(status.st_uid)
+
+
+def image_users(image: ImageFacts) -> UsersSpec:
+    """Return the same of a disk image that is looked into.
+
+    Raises:
+        OSError: the root cannot be looked at.
+    """
+    system = image.disk.system
+    # Only that of the system has been tried.
+    known = (system.fstype if system else "", "vfat", "")
+    if image.unmappable or any(part.fstype not in known for part in image.disk.partitions):
+        return UsersSpec()
+    return _by_owner(image_root(image).uid)
+
+
+def _by_owner(uid: int) -> UsersSpec:
+    of_range = uid & ~(SIZE - 1)
     if of_range == FOREIGN_BASE:
         return UsersSpec(mode="pick", ownership="foreign")
     return UsersSpec(mode="pick", ownership="map") if of_range == 0 else UsersSpec()

@@ -137,8 +137,9 @@ def test_it_is_mounted_as_by_systemd_nspawn(pymachine, made, gpt, place, machine
     if kind != "gpt":
         image = place / f"{kind}.raw"
         disks.tool("cp", made / f"{kind}.raw", image)
-    ours = shown(pymachine, image, machine, SEEN, *options)
     theirs = by_nspawn(image, SEEN, *options)
+    words = ("--quiet", "--pipe", f"--image={image}", f"--machine={machine}", *options)
+    ours = pymachine("nspawn", *words, "/bin/sh", "-c", SEEN, check=True).stdout
     # systemd-nspawn discards too, but where it does not know a loop device for one.
     assert ours.replace(",discard", "") == theirs.replace(",discard", "")
 
@@ -283,6 +284,19 @@ def stored_owner(image, partition, path):
     disks.tool("dd", f"if={image}", f"of={part}", "bs=512", f"skip={start}", "status=none")
     shown = disks.tool("debugfs", "-R", f"stat {path}", part).stdout
     return [int(shown.partition(word)[2].split()[0]) for word in ("User:", "Group:")]
+
+
+def test_there_is_a_user_namespace_unless_nobody_wants_one(pymachine, made, machine):
+    script = "cat /proc/self/uid_map; stat -c %u:%g / /etc"
+    options = ("--read-only",)
+    for kind in ("ext4", "erofs"):
+        seen = shown(pymachine, made / f"{kind}.raw", machine, script, *options).split()
+        assert (seen[0], seen[2:]) == ("0", ["65536", "0:0", "0:0"])
+        assert int(seen[1]) >= 1 << 19
+    without = shown(
+        pymachine, made / "ext4.raw", machine, script, *options, "--private-users=no"
+    ).split()
+    assert without == ["0", "0", str((1 << 32) - 1), "0:0", "0:0"]
 
 
 def test_a_user_namespace_sees_its_ids_and_the_image_keeps_its_own(pymachine, gpt, machine):
