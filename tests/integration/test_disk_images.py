@@ -174,7 +174,9 @@ ROOT_SEEN = """
 PATH=$PATH:/share/usr/bin:/bin
 cd /; ls -d1n * | grep -v lost | sed 's/ .* / /'; stat -c '%n %u:%g %a' / /etc /root /usr /var
 cat /proc/self/uid_map
-grep -E ' /(usr|var)? ' /proc/self/mountinfo | cut -d' ' -f5,6
+while read -r _ _ _ _ at how _; do
+    case $at in /|/usr|/var) echo $at $how;; esac
+done < /proc/self/mountinfo
 """
 
 
