@@ -116,12 +116,12 @@ def test_partitions_stand_below_the_root_and_nothing_on_the_host(pymachine, gpt,
 SEEN = "for p in / /home /srv; do findmnt -rno TARGET,FSTYPE,VFS-OPTIONS,FS-OPTIONS $p; done; true"
 
 
-def by_nspawn(image, script, *options, shell="/bin/sh"):
+def by_nspawn(image, script, *options):
     """Return what a shell prints under systemd-nspawn, which must work with images on this host."""
     if not systemd_runs() or not shutil.which("systemd-nspawn"):
         pytest.skip("needs systemd-nspawn under systemd")
     command = ["systemd-nspawn", "--quiet", "--pipe", f"--image={image}", *options]
-    command += ["--", shell, "-c", script]
+    command += ["--", "/bin/sh", "-c", script]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
     )
@@ -145,27 +145,21 @@ def test_it_is_mounted_as_by_systemd_nspawn(pymachine, made, gpt, place, machine
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("kind", "option"),
     [
-        ("--volatile=yes",),
-        ("--volatile=state",),
-        ("--volatile=overlay",),
-        ("--ephemeral",),
-        ("--pivot-root=/usr:/share",),
-        ("--private-users=pick",),
-        ("--private-users=pick", "--volatile=yes"),
+        *itertools.product(
+            ("ext4", "squashfs"),
+            ("--volatile=yes", "--volatile=state", "--volatile=overlay", "--ephemeral"),
+        ),
+        ("ext4", "--pivot-root=/usr:/share"),
     ],
 )
-@pytest.mark.parametrize("kind", ["ext4", "squashfs"])
-def test_the_root_is_made_of_it_as_by_systemd_nspawn(
-    pymachine, made, place, machine, kind, options
-):
+def test_the_root_is_made_of_it_as_by_systemd_nspawn(pymachine, made, place, machine, kind, option):
     image = place / f"{machine}.raw"
     disks.tool("cp", "--sparse=always", made / f"{kind}.raw", image)
-    shell = "/share/usr/bin/sh" if "--pivot-root=/usr:/share" in options else "/bin/sh"
-    words = ("--quiet", "--pipe", f"--image={image}", f"--machine={machine}", *options)
-    theirs = by_nspawn(image, ROOT_SEEN, f"--machine={machine}", *options, shell=shell)
-    done = pymachine("nspawn", *words, shell, "-c", ROOT_SEEN)
+    words = ("--quiet", "--pipe", f"--image={image}", f"--machine={machine}", option)
+    theirs = by_nspawn(image, ROOT_SEEN, f"--machine={machine}", option)
+    done = pymachine("nspawn", *words, "/bin/sh", "-c", ROOT_SEEN)
     assert (done.returncode, _comparable(done.stdout)) == (0, _comparable(theirs)), done
 
 
@@ -181,7 +175,7 @@ done < /proc/self/mountinfo
 
 
 def _comparable(text):
-    return text.replace(",discard", "").replace(",nodev", "").split()
+    return sorted(text.replace(",discard", "").replace(",nodev", "").splitlines())
 
 
 def test_what_is_written_is_on_the_image(pymachine, gpt, machine):
