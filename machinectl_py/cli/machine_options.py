@@ -13,6 +13,7 @@ from machinectl_py.errors import DeniedError, NotFoundError, UsageError
 from machinectl_py.images import store
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+from machinectl_py.layout import SERVICE
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
@@ -218,7 +219,7 @@ def make_machine(
     argv: tuple[str, ...],
     console: ConsoleMode,
     foreground: bool,
-    own_users: bool = True,
+    service: str = SERVICE,
 ) -> tuple[MachineSpec, HostFacts]:
     """Return spec and facts of the machine that the settings describe.
 
@@ -229,7 +230,8 @@ def make_machine(
         argv: the payload.
         console: its console.
         foreground: whether the machine ends with this process.
-        own_users: it gets a user namespace where nobody says anything of it, and where it can.
+        service: the manager that it is told to have. Ours gives it, where nobody says anything of
+            it and it can be, a user namespace; systemd-nspawn does not.
 
     Raises:
         DeniedError: the caller is not root.
@@ -237,13 +239,14 @@ def make_machine(
     """
     if os.geteuid():
         raise DeniedError("Only root may start machines", "Try again with sudo.")
-    ids = has_user_namespace(values, default=own_users)
+    ids = has_user_namespace(values, default=service == SERVICE)
     with view_root(target.root, root_spec(values), ids=ids) as view:
         if view.image is not None:
             _check_image(view, kind)
         if view.notice:
             warn(view.notice)
         frame = Frame(
+            service=service,
             name=target.name,
             root=target.root,
             kind=kind,
@@ -254,7 +257,7 @@ def make_machine(
             environment=dict(os.environ),
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
         )
-        spec = make_spec(values, frame, _default_users(view) if own_users else None)
+        spec = make_spec(values, frame, _default_users(view) if service == SERVICE else None)
         check_supported(spec)
         manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
         # machined takes only machines that live in a unit of systemd.

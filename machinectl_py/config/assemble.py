@@ -69,6 +69,7 @@ class Frame:
         new_id: str,
         environment: dict[str, str],
         capability_numbers: dict[str, int],
+        service: str,
     ) -> None:
         """Hold them.
 
@@ -82,10 +83,12 @@ class Frame:
             new_id: the one that it gets else, if no setting gives it one.
             environment: the caller's.
             capability_numbers: "CAP_CHOWN" → 0, of this kernel.
+            service: the manager, as the machine is told.
         """
         self.name, self.root, self.kind, self.argv = name, root, kind, argv
         self.console, self.tree_id, self.new_id = console, tree_id, new_id
         self.environment, self.capability_numbers = environment, capability_numbers
+        self.service = service
 
 
 def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = None) -> MachineSpec:
@@ -111,6 +114,7 @@ def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = No
         root=frame.root,
         payload=_payload(values, frame),
         hostname=values.get("hostname", "") or frame.name,
+        service=environment.get("SYSTEMD_NSPAWN_CONTAINER_SERVICE", "") or frame.service,
         machine_id=frame.tree_id or values.get("uuid", frame.new_id),
         rootfs=root_spec(values),
         console=frame.console,

@@ -199,6 +199,7 @@ class MachineSpec(Record):
     payload: Payload
     hostname: str
     machine_id: str  # 32 hexadecimal digits
+    service: str = "pymachine"  # the manager, as the payload and systemd-machined are told
     rootfs: RootSpec = RootSpec()
     console: ConsoleMode = "background"
     background: str = ""  # the terminal's background while attached: "", or an SGR colour

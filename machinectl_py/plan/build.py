@@ -146,7 +146,11 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
         request = RegisterRequest(
-            name=spec.name, machine_id=spec.machine_id, leader=0, root=spec.root
+            name=spec.name,
+            machine_id=spec.machine_id,
+            leader=0,
+            root=spec.root,
+            service=spec.service,
         )
         steps.append(birth.RegisterMachine(request=request))
     return tuple(steps)
@@ -223,7 +227,7 @@ def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         _mount("tmpfs", "/run", _TMPFS, "mode=0755,size=20%,nr_inodes=800k"),
         *((_mount("tmpfs", "/tmp", _TMPFS, _TMP),) if spec.tmpfs_tmp else ()),
         _mount("tmpfs", "/run/host", _TMPFS | const.MS_NOEXEC, "mode=0755,size=4m,nr_inodes=1k"),
-        api.FillRunHost(machine_id=spec.machine_id),
+        api.FillRunHost(machine_id=spec.machine_id, service=spec.service),
     )
 
 
@@ -307,7 +311,7 @@ def _environment(spec: MachineSpec, facts: HostFacts) -> tuple[tuple[str, str], 
     """Return the environment of PID 1; https://systemd.io/CONTAINER_INTERFACE."""
     own: dict[str, str] = {
         "PATH": _PATH,
-        "container": "pymachine",
+        "container": spec.service,
         "container_uuid": "-".join(spec.machine_id[a:b] for a, b in api.UUID_PARTS),
         "HOME": "/root",
         "USER": "root",

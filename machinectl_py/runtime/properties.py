@@ -10,7 +10,7 @@ import time
 
 from machinectl_py.kernel import cgroupfs, procfs
 from machinectl_py.kernel.process import pidfd_open
-from machinectl_py.layout import CLASS, SERVICE
+from machinectl_py.layout import CLASS
 from machinectl_py.runtime.state import read_notify
 
 TYPE_CHECKING = False
@@ -86,7 +86,7 @@ PROPERTIES: dict[str, Callable[[MachineState], Value]] = {
     "Id": lambda state: state.machine_id,
     "Timestamp": lambda state: state.started,
     "TimestampMonotonic": lambda state: state.started_monotonic,
-    "Service": lambda _: SERVICE,
+    "Service": lambda state: state.service,
     "Unit": lambda state: state.unit,
     "Leader": lambda state: state.leader,
     "LeaderPIDFDId": _leader_pidfd_id,

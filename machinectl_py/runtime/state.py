@@ -24,7 +24,7 @@ from machinectl_py.config.spec import LabelSpec
 from machinectl_py.errors import ConflictError, NotFoundError
 from machinectl_py.kernel.locks import is_locked
 from machinectl_py.kernel.start_time import start_ticks
-from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, lock_path, machine_dir
+from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, SERVICE, lock_path, machine_dir
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -58,6 +58,7 @@ class MachineState(Record):
     started: int  # CLOCK_REALTIME of the start, in microseconds
     started_monotonic: int  # CLOCK_MONOTONIC of the start, in microseconds
     clock_offset: int  # what the machine's CLOCK_MONOTONIC adds to the host's, in nanoseconds
+    service: str = SERVICE  # the manager, as systemd-machined and the payload are told
     uid_base: int = 0  # the host's id of 0 inside
     uid_count: int = 0  # how many ids there are inside; 0 without a user namespace
     boots: int = 1  # how often its init has been started since `boot`

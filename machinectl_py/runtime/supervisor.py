@@ -104,6 +104,7 @@ class Build:
                 root=spec.root,
                 machine_id=spec.machine_id,
                 kind=spec.payload.kind,
+                service=spec.service,
                 manager=self.facts.manager,
                 unit=context.text("unit"),
                 cgroup=context.text("cgroup"),

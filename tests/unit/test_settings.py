@@ -83,6 +83,7 @@ def frame(**changes):
         "tree_id": "",
         "new_id": ID,
         "environment": {},
+        "service": "pymachine",
         "capability_numbers": NUMBERS,
     }
     return Frame(**(fields | changes))
