@@ -38,12 +38,12 @@ def interface_pair(text: str) -> tuple[NetworkPair, ...]:
 
 def macvlan_pair(text: str) -> tuple[NetworkPair, ...]:
     """Return a link here and the name of its child inside, by default mv-HOST."""
-    return (_pair(text, lambda host: f"mv-{host}"[:_NAME_MAX]),)
+    return (_pair(text, lambda host: f"mv-{host}"),)
 
 
 def ipvlan_pair(text: str) -> tuple[NetworkPair, ...]:
     """Return a link here and the name of its child inside, by default iv-HOST."""
-    return (_pair(text, lambda host: f"iv-{host}"[:_NAME_MAX]),)
+    return (_pair(text, lambda host: f"iv-{host}"),)
 
 
 def veth_pair(text: str) -> tuple[NetworkPair, ...]:
@@ -55,8 +55,9 @@ def _pair(text: str, default: Callable[[str], str]) -> NetworkPair:
     host, *inside = split_fields(text)
     if len(inside) > 1:
         raise ValueError("NAME[:NAME]")
+    # One that is too long by its prefix is shortened later, and kept as an alternative name.
     return NetworkPair(
-        host=interface(host), inside=interface(inside[0] if inside else default(host))
+        host=interface(host), inside=interface(inside[0]) if inside else default(host)
     )
 
 

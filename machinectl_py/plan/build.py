@@ -6,7 +6,7 @@ from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
-from machinectl_py.plan import build_identity
+from machinectl_py.plan import build_identity, build_network
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -113,7 +113,9 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
+    steps += build_network.join(spec)
     steps.append(birth.ClonePayload(flags=flags, own_time=own_time))
+    steps += build_network.connect(spec, facts)
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
@@ -123,7 +125,7 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         request = RegisterRequest(
             name=spec.name, machine_id=spec.machine_id, leader=0, root=spec.root
         )
-        steps.append(birth.RegisterMachine(request=request))
+        steps.append(birth.RegisterMachine(request=request, has_link=spec.network.veth))
     return tuple(steps)
 
 
@@ -258,6 +260,7 @@ def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
     steps: list[Step] = [confine.SetHostname(hostname=spec.hostname)]
     if spec.private_network:
         steps.append(confine.LoopbackUp())
+        steps += build_network.await_links(spec)
     steps.append(confine.SetRlimits(rlimits=spec.rlimits))
     if spec.console != "pipe":
         steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount
-from machinectl_py.errors import NotFoundError, UnsupportedError
+from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError
+from machinectl_py.kernel.namespaces import is_network_namespace
+from machinectl_py.kernel.rtnl import index_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.config.spec import MachineSpec, NetworkSpec
 
 
 def check_supported(spec: MachineSpec) -> None:
@@ -17,11 +19,13 @@ def check_supported(spec: MachineSpec) -> None:
 
     Raises:
         UnsupportedError: the setting, by the name of its option.
-        NotFoundError: the source of a bind mount is missing.
+        NotFoundError: the source of a bind mount, or a link of the host, is missing.
+        ConfigError: a path is of the wrong kind.
     """
     for is_wanted, what in (*_of_the_root(spec), *_of_the_rest(spec)):
         if is_wanted:
             raise UnsupportedError(f"{what} is not supported yet")
+    _check_network(spec.network)
     for mount in spec.mounts:
         if isinstance(mount, BindMount):
             _check_bind(mount)
@@ -49,10 +53,6 @@ def _of_the_root(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
 def _of_the_rest(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
     network, seccomp = spec.network, spec.seccomp
     return (
-        (network.kind == "path", "--network-namespace-path="),
-        (network.veth or network.veth_extra, "--network-veth"),
-        (network.interfaces, "--network-interface="),
-        (network.macvlan or network.ipvlan, "--network-macvlan="),
         (network.ports, "--port="),
         (seccomp.profile, "--seccomp-profile="),
         (seccomp.suppress_sync, "--suppress-sync="),
@@ -64,6 +64,26 @@ def _of_the_rest(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
         (spec.cpu_affinity, "--cpu-affinity="),
         (spec.oom_score_adjust is not None, "--oom-score-adjust="),
     )
+
+
+def _check_network(network: NetworkSpec) -> None:
+    """Hold that there is what the machine will be connected with.
+
+    But not the links that are moved: a machine that was killed may have them yet.
+    """
+    if network.kind == "path":
+        path = network.namespace_path
+        try:
+            is_one = is_network_namespace(path)
+        except OSError as error:
+            raise NotFoundError(f"Cannot open {path}: {error.strerror}") from error
+        if not is_one:
+            raise ConfigError(f"{path} is no network namespace")
+    parents = [pair.host for pair in (*network.macvlan, *network.ipvlan)]
+    moved = [pair.host for pair in network.interfaces]
+    for name in (network.bridge, *parents):
+        if name and name not in moved and not index_of(name):
+            raise NotFoundError(f"There is no link {name} on this host")
 
 
 def _check_bind(mount: BindMount) -> None:

@@ -24,17 +24,17 @@ class Journal:
     def before(self, step: Step) -> None:
         """Note an act that is about to be done."""
         if step.lifetime == "host":
-            self._append({"step": step.name, "data": step.to_data()})
+            self._append({"step": step.name, "act": step.label(), "data": step.to_data()})
 
     def after(self, step: Step, context: Context) -> None:
         """Note what it gave."""
         if step.lifetime == "host":
             gave = {slot: context.slots[slot] for slot in step.given_slots()}
-            self._append({"step": step.name, "gave": gave})
+            self._append({"act": step.label(), "gave": gave})
 
-    def struck(self, name: str) -> None:
+    def struck(self, step: Step) -> None:
         """Note that an act has been undone."""
-        self._append({"step": name, "undone": 1})
+        self._append({"act": step.label(), "undone": 1})
 
     def _append(self, line: dict[str, object]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -50,6 +50,7 @@ def step_class(name: str) -> type[Step]:
         cgroup,
         host,
         journal_forward,
+        links,
         tunnel,
         unix_export,
     )
@@ -57,6 +58,7 @@ def step_class(name: str) -> type[Step]:
     kinds: tuple[type[Step], ...] = (
         *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
         *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
+        *(links.MakeZone, links.AddVeth, links.HoldNetwork, links.MoveLink),
     )
     for kind in kinds:
         if kind.name == name:
@@ -84,7 +86,7 @@ def undo_journal(
             continue
         try:
             step.undo(context)
-            Journal(name).struck(step.name)
+            Journal(name).struck(step)
         except (OSError, PymachineError) as error:
             problems.append(str(error))
     if problems:
@@ -107,9 +109,9 @@ def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
     gave: dict[str, int | str] = {}
     for line in lines:
         if "data" in line:
-            pending[line["step"]] = step_class(line["step"]).from_data(line["data"])
+            pending[line["act"]] = step_class(line["step"]).from_data(line["data"])
         elif "undone" in line:
-            pending.pop(line["step"], None)
+            pending.pop(line["act"], None)
         else:
             gave |= {key: value for key, value in line["gave"].items() if key != "root-lock"}
     return list(pending.values()), gave

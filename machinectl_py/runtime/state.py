@@ -56,6 +56,7 @@ class MachineState(Record):
     started: int  # CLOCK_REALTIME of the start, in microseconds
     started_monotonic: int  # CLOCK_MONOTONIC of the start, in microseconds
     clock_offset: int  # what the machine's CLOCK_MONOTONIC adds to the host's, in nanoseconds
+    network_interfaces: tuple[int, ...] = ()  # the host's link that leads to the machine
     boots: int = 1  # how often its init has been started since `boot`
 
 

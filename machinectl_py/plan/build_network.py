@@ -1,0 +1,121 @@
+"""The steps of a machine's network, of a spec and the facts; pure functions."""
+
+from __future__ import annotations
+
+from machinectl_py.errors import ConfigError
+from machinectl_py.plan import link_names
+from machinectl_py.plan.steps import join_network, links
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.plan.step import Step
+
+_PRIMARY = "host0"  # what systemd-nspawn calls the link of --network-veth inside
+
+
+def join(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return what goes before the birth of PID 1."""
+    if spec.network.kind != "path":
+        return ()
+    return (join_network.JoinNetwork(path=spec.network.namespace_path),)
+
+
+def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return what goes after the birth of PID 1, in the order of systemd-nspawn.
+
+    Raises:
+        ConfigError: two links would have the same name inside.
+    """
+    if spec.network.kind == "path":
+        return (join_network.LeaveNetwork(),)
+    _inside_names(spec)
+    return (
+        *_moved(spec),
+        *_veth(spec, facts),
+        *_extra(spec, facts),
+        *_children(spec, facts),
+    )
+
+
+def await_links(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return what PID 1 does before it executes the payload."""
+    names = _inside_names(spec)
+    return (links.AwaitLinks(links=names),) if names else ()
+
+
+def _inside_names(spec: MachineSpec) -> tuple[str, ...]:
+    network = spec.network
+    pairs = (*network.interfaces, *network.veth_extra, *network.macvlan, *network.ipvlan)
+    names = [_PRIMARY] if network.veth else []
+    names += [link_names.short_name(pair.inside) for pair in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"Two links of the machine would be called {twice[0]}")
+    return tuple(names)
+
+
+def _moved(spec: MachineSpec) -> tuple[Step, ...]:
+    pairs = spec.network.interfaces
+    if not pairs:
+        return ()
+    move = (links.MoveLink(machine=spec.name, host=pair.host, inside=pair.inside) for pair in pairs)
+    return (links.HoldNetwork(machine=spec.name), *move)
+
+
+def _veth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    network, host_id = spec.network, facts.files.machine_id
+    if not network.veth:
+        return ()
+    bridge = f"vz-{network.zone}" if network.zone else network.bridge
+    wanted = f"{'vb' if bridge else 've'}-{spec.name}"
+    name = link_names.short_name(wanted)
+    veth = links.AddVeth(
+        host=name,
+        alternative=wanted if name != wanted else "",
+        host_address=link_names.stable_address(host_id, spec.name, link_names.HOST_KEY),
+        inside=_PRIMARY,
+        inside_address=link_names.stable_address(host_id, spec.name, link_names.INSIDE_KEY),
+        bridge=bridge,
+        is_zone=bool(network.zone),
+        is_primary=True,
+    )
+    return (links.MakeZone(bridge=bridge), veth) if network.zone else (veth,)
+
+
+def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    def address(key: bytes, index: int) -> str:
+        return link_names.stable_address(facts.files.machine_id, spec.name, key, index)
+
+    return tuple(
+        links.AddVeth(
+            host=pair.host,
+            alternative="",
+            host_address=address(link_names.EXTRA_HOST_KEY, index),
+            inside=pair.inside,
+            inside_address=address(link_names.EXTRA_INSIDE_KEY, index),
+        )
+        for index, pair in enumerate(spec.network.veth_extra)
+    )
+
+
+def _children(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    steps = []
+    for kind, pairs in (("macvlan", spec.network.macvlan), ("ipvlan", spec.network.ipvlan)):
+        for index, pair in enumerate(pairs):
+            name = link_names.short_name(pair.inside)
+            address = ""
+            if kind == "macvlan":
+                address = link_names.stable_address(
+                    facts.files.machine_id, spec.name, link_names.MACVLAN_KEY, index
+                )
+            steps.append(
+                links.AddChild(
+                    kind=kind,
+                    parent=pair.host,
+                    inside=name,
+                    alternative=pair.inside if name != pair.inside else "",
+                    address=address,
+                )
+            )
+    return tuple(steps)
