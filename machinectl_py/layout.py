@@ -1,7 +1,9 @@
-"""Where pymachine keeps what: the paths that more than one layer knows."""
+"""Where pymachine keeps what, and as what it is known: what more than one layer knows."""
 
 from __future__ import annotations
 
+# As we register machines with systemd-machined.
+SERVICE, CLASS = "pymachine", "container"
 RUN_DIR = "/run/pymachine"
 MACHINES_DIR = f"{RUN_DIR}/machines"
 LOCK_DIR = f"{RUN_DIR}/locks"
@@ -11,6 +13,8 @@ ROOT_LOCK_DIR = "/run/systemd/nspawn/locks"
 TUNNELS_DIR = "/run/systemd/nspawn/propagate"
 # Where systemd-ssh-proxy(1) looks for the sockets of machines.
 UNIX_EXPORT_DIR = "/run/systemd/nspawn/unix-export"
+# Idem of ranges of ids, named by the first id.
+ID_LOCK_DIR = "/run/systemd/nspawn-uid"
 
 
 def machine_dir(name: str) -> str:

@@ -11,9 +11,12 @@ from machinectl_py.config.option import Option
 from machinectl_py.config.table import SETTINGS, Setting
 from machinectl_py.errors import DeniedError, NotFoundError, UsageError
 from machinectl_py.images import store
+from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
+from machinectl_py.plan.mount_facts import probe_mounts
+from machinectl_py.plan.network_facts import probe_network
 from machinectl_py.plan.unsupported import check_supported
 from machinectl_py.record import Record
 
@@ -52,10 +55,15 @@ class Target(Record):
     name: str
     root: str
     words: tuple[str, ...]  # of the command line, that are left
+    settings: str  # the name that its settings file has
 
 
-def resolve(arguments: Arguments) -> Target:
+def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
     """Return the machine's name, its root, and the words that are left.
+
+    Args:
+        arguments: of the command line.
+        fill: make a root that is missing from the template.
 
     Raises:
         UsageError: neither an image nor a directory is named.
@@ -73,16 +81,57 @@ def resolve(arguments: Arguments) -> Target:
             raise UsageError("The name of an image, or -D DIR, is missing")
         image = words.pop(0)
         store.check_name(image)
-        root = store.find_root(image)
+        root = _find_root(image, arguments)
         name = arguments.text("machine", image)
-    store.check_name(name)
+    target = settle(arguments, name, root, tuple(words), fill=fill)
     if os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off"):
         store.check_tree(root)
-    return Target(name=name, root=root, words=tuple(words))
+    return target
 
 
-def read_values(arguments: Arguments, target: Target) -> Values:
+def settle(
+    arguments: Arguments, name: str, root: str, words: tuple[str, ...], *, fill: bool = True
+) -> Target:
+    """Return a machine by what makes it besides: its template, and that it is ephemeral.
+
+    Raises:
+        PymachineError: the name is not valid, or the root cannot be made.
+    """
+    options = from_options(arguments.values, SETTINGS).values
+    settings = name
+    if options.get("ephemeral") and not arguments.given("machine"):
+        name = ephemeral_name(name)  # so that many can run of one root
+    store.check_name(name)
+    if fill and (template := options.get("template", "")):
+        _fill_root(template, root)
+    return Target(name=name, root=root, words=words, settings=settings)
+
+
+def _find_root(image: str, arguments: Arguments) -> str:
+    try:
+        return store.find_root(image)
+    except NotFoundError:
+        if not arguments.given("template"):
+            raise
+        return f"{store.MACHINES_DIR}/{image}"
+
+
+def _fill_root(template: str, root: str) -> None:
+    from machinectl_py.images.template import fill_root
+
+    if os.geteuid():
+        raise DeniedError("Only root may make machines", "Try again with sudo.")
+    if not fill_root(os.path.realpath(template), root):
+        warn(f"{root} exists already, and is not made from {template}")
+
+
+def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) -> Values:
     """Return what options and settings files say of a machine.
+
+    Args:
+        arguments: the command line.
+        target: the machine.
+        lenient: whether what is not valid in a file is passed over with a warning.
 
     Raises:
         UsageError, ConfigError: a value is not valid.
@@ -96,10 +145,10 @@ def read_values(arguments: Arguments, target: Target) -> Values:
     if mode != "no":
         from machinectl_py.config.nspawn_file import settings_files
 
-        if found := settings_files(target.name, target.root):
+        if found := settings_files(target.settings, target.root):
             from machinectl_py.config.merge import from_files
 
-            files = from_files(found, warn, lenient=False, trust_all=mode == "trusted")
+            files = from_files(found, warn, lenient=lenient, trust_all=mode == "trusted")
     return _read_in(merge(options, files, SETTINGS, mode))
 
 
@@ -155,11 +204,16 @@ def make_machine(
     spec = make_spec(values, frame)
     check_supported(spec)
     manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
+    # machined takes only machines that live in a unit of systemd.
+    register = spec.cgroup.register and manager != "embedded" and has_machined()
     facts = probe_facts(
         target.root,
         manager=manager,
-        register=spec.cgroup.register and has_machined(),
+        register=register,
         foreground=foreground,
         bind_users=spec.bind_users.names,
+        users=spec.users,
+        mounts=probe_mounts(spec),
+        network=probe_network(spec.network),
     )
     return spec, facts

@@ -21,6 +21,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "absolute-path": values.absolute_path,
     "words": split_words,
     "environment": values.environment,
+    "variable": values.variable,
     "number": values.number,
     "volatile": values.volatile,
     "root-hash": values.root_hash,

@@ -175,9 +175,13 @@ _PAYLOAD = (
         section="Exec", key="WorkingDirectory", help="the working directory inside",
     ),
     Setting(
-        field="environment", kind="environment", group="payload", name="--setenv", short="-E",
-        value="NAME[=VALUE]", section="Exec", key="Environment", many=True,
+        field="environment", kind="variable", group="payload", name="--setenv", short="-E",
+        value="NAME[=VALUE]", many=True,
         help="set a variable of PID 1; without a value, as it is here",
+    ),
+    Setting(
+        name="", field="environment", kind="environment", group="payload", section="Exec",
+        key="Environment", many=True, help="variables of PID 1, as words NAME=VALUE",
     ),
     Setting(
         field="user", kind="user", group="payload", name="--uid", short="-u", value="USER",

@@ -249,13 +249,15 @@ def assignment(text: str) -> tuple[tuple[str, str], ...]:
 
 def environment(text: str) -> tuple[tuple[str, str], ...]:
     """Return the variables of a line of Environment=; a name alone has the value None."""
-    found = []
-    for word in split_words(text):
-        name, equals, value = word.partition("=")
-        if not name or any(letter not in _LABEL - {"-"} for letter in name) or name[0].isdigit():
-            raise ValueError("NAME=VALUE, the name of letters, digits and _")
-        found.append((name, value if equals else _FROM_CALLER))
-    return tuple(found)
+    return tuple(pair for word in split_words(text) for pair in variable(word))
+
+
+def variable(text: str) -> tuple[tuple[str, str], ...]:
+    """Return a variable of NAME=VALUE; a name alone has a value of its own kind."""
+    name, equals, value = text.partition("=")
+    if not name or any(letter not in _LABEL - {"-"} for letter in name) or name[0].isdigit():
+        raise ValueError("NAME=VALUE, the name of letters, digits and _")
+    return ((name, value if equals else _FROM_CALLER),)
 
 
 _FROM_CALLER = "\0"  # no value can hold it

@@ -59,6 +59,11 @@ def check_name(name: str) -> None:
         )
 
 
+def ephemeral_name(name: str) -> str:
+    """Return the name of one of many machines that run on snapshots of `name`."""
+    return f"{name}-{os.urandom(8).hex()}"
+
+
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 

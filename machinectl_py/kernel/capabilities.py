@@ -161,6 +161,29 @@ def set_capabilities(mask: int) -> None:
     check(libc.capset(ctypes.byref(header), data), "capset")
 
 
+def raise_ambient(mask: int) -> None:
+    """Have this thread pass on these capabilities over execve(2) as any user; PR_CAP_AMBIENT_RAISE.
+
+    They become inheritable too, as the kernel demands.
+
+    Raises:
+        OSError: EPERM if one is not permitted to this thread, or not in its bounding set.
+    """
+    header = _Header(version=_VERSION_3, pid=0)
+    data = (_Data * 2)()
+    check(libc.capget(ctypes.byref(header), data), "capget")
+    data[0].inheritable |= mask & 0xFFFFFFFF
+    data[1].inheritable |= mask >> _BITS
+    check(libc.capset(ctypes.byref(header), data), "capset")
+    for number in range(mask.bit_length()):
+        if mask >> number & 1:
+            check(
+                libc.prctl(const.PR_CAP_AMBIENT, const.PR_CAP_AMBIENT_RAISE, number, 0, 0),
+                "prctl",
+                f"PR_CAP_AMBIENT_RAISE {number}",
+            )
+
+
 def restore_effective() -> None:
     """Make effective again all that this thread is permitted, as after a change of the user.
 

@@ -271,6 +271,25 @@ def _remove_one(path: str) -> None:
         pass
 
 
+def delegate(path: str, uid: int, gid: int) -> None:
+    """Let a user make cgroups below this one and move processes there; cgroups(7), "Delegation".
+
+    Raises:
+        OSError: with the path.
+    """
+    try:
+        with open("/sys/kernel/cgroup/delegate", encoding="ascii") as file:
+            names = file.read().split()
+    except FileNotFoundError:  # Linux 4.15
+        names = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"]
+    os.chown(path, uid, gid)
+    for name in names:
+        try:
+            os.chown(f"{path}/{name}", uid, gid)
+        except FileNotFoundError:  # of a controller that is not enabled here
+            pass
+
+
 def controllers(path: str) -> tuple[str, ...]:
     """Return the controllers that the cgroup may use; cgroup.controllers."""
     return tuple(read(path, "cgroup.controllers").split())

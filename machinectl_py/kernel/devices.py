@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from machinectl_py.kernel import const
-from machinectl_py.kernel.libc import check, libc
+from machinectl_py.kernel.filesystem import make_filesystem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def can_make_devices(numbers: Iterable[int]) -> bool:
         numbers: of the devices, as `os.makedev` returns them.
     """
     try:
-        directory = _detached_tmpfs()
+        directory = make_filesystem("tmpfs")
     except OSError:
         return False
     try:
@@ -55,14 +54,3 @@ def can_make_devices(numbers: Iterable[int]) -> bool:
     finally:
         os.close(directory)
     return True
-
-
-def _detached_tmpfs() -> int:
-    """Return the root of a new tmpfs that is mounted nowhere; fsopen(2), fsmount(2)."""
-    system = check(libc.syscall(const.NR_fsopen, b"tmpfs", const.FSOPEN_CLOEXEC), "fsopen", "tmpfs")
-    try:
-        create = libc.syscall(const.NR_fsconfig, system, const.FSCONFIG_CMD_CREATE, None, None, 0)
-        check(create, "fsconfig", "tmpfs")
-        return check(libc.syscall(const.NR_fsmount, system, const.FSMOUNT_CLOEXEC, 0), "fsmount")
-    finally:
-        os.close(system)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,11 +23,18 @@ _str, _void = ctypes.c_char_p, ctypes.c_void_p
 libc.syscall.restype = _long
 libc.mount.argtypes = (_str, _str, _str, _ulong, _void)
 libc.umount2.argtypes = (_str, _int)
+libc.statfs.argtypes = (_str, _void)
 libc.unshare.argtypes = (_int,)
 libc.setns.argtypes = (_int, _int)
 libc.prctl.argtypes = (_int, _ulong, _ulong, _ulong, _ulong)
 libc.reboot.argtypes = (ctypes.c_int,)
 libc.sethostname.argtypes = (_str, ctypes.c_size_t)
+libc.personality.argtypes = (_ulong,)
+
+# The architecture whose calls this interpreter makes, as uname(2) names it. Not asked of uname(2)
+# where the interpreter knows: after personality(2) that says "i686" to a program of x86-64.
+MACHINE = getattr(sys.implementation, "_multiarch", "").partition("-")[0] or os.uname().machine
+MACHINE = {"powerpc64le": "ppc64le", "powerpc64": "ppc64", "i386": "i686"}.get(MACHINE, MACHINE)
 
 
 def fail(call: str, *paths: str | bytes) -> NoReturn:

@@ -14,11 +14,17 @@ _F_OFD_GETLK = 36
 _F_OFD_SETLK = 37
 _F_OFD_SETLKW = 38
 _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
+_FIRST_BYTE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
 _WHOLE_FILE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
-def take_lock(path: str) -> int | None:
-    """Lock a file exclusively, made if missing; return its descriptor, or None if it is held.
+def take_lock(path: str, start: int = 0, *, shared: bool = False) -> int | None:
+    """Lock a file, made if missing; return its descriptor, or None if it is held.
+
+    Shared, others may hold it so at the same time, and none exclusively.
+
+    The whole file is locked, as systemd's tools do, or all from the byte `start` on: that shuts
+    out those who want the whole, and `is_locked` does not take it for one of them.
 
     A holder that leaves may unlink the file; a lock on such a file locks nothing, so it is
     taken again on the new one. The file is the owner's alone: who can open it can hold it.
@@ -26,10 +32,13 @@ def take_lock(path: str) -> int | None:
     Raises:
         OSError: the file cannot be made.
     """
+    wanted = struct.pack(
+        _FLOCK, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, os.SEEK_SET, start, 0, 0
+    )
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.fcntl(fd, _F_OFD_SETLK, _WHOLE_FILE)
+            fcntl.fcntl(fd, _F_OFD_SETLK, wanted)
             if _is_at(fd, path):
                 return fd
         except BlockingIOError:
@@ -39,7 +48,7 @@ def take_lock(path: str) -> int | None:
 
 
 def is_locked(path: str) -> bool:
-    """Say whether somebody holds the lock, neither taking it nor making its file.
+    """Say whether somebody holds the lock of a whole file, neither taking it nor making its file.
 
     Raises:
         PermissionError: the file is not the caller's to look at.
@@ -49,7 +58,7 @@ def is_locked(path: str) -> bool:
     except FileNotFoundError:
         return False
     try:
-        answer = fcntl.fcntl(fd, _F_OFD_GETLK, _WHOLE_FILE)
+        answer = fcntl.fcntl(fd, _F_OFD_GETLK, _FIRST_BYTE)
     finally:
         os.close(fd)
     kind: int = struct.unpack(_FLOCK, answer)[0]
@@ -57,9 +66,13 @@ def is_locked(path: str) -> bool:
 
 
 def drop_lock(path: str, fd: int) -> None:
-    """Remove the lock's file, then let the lock go."""
-    if _is_at(fd, path):
-        os.unlink(path)
+    """Remove the lock's file, unless others share it, then let the lock go."""
+    try:
+        fcntl.fcntl(fd, _F_OFD_SETLK, _WHOLE_FILE)  # as ours it is so at once
+        if _is_at(fd, path):
+            os.unlink(path)
+    except BlockingIOError:
+        pass
     os.close(fd)
 
 

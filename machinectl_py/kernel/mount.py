@@ -118,6 +118,17 @@ def open_tree(path: str, *, recursive: bool = True) -> int:
     return check(result, "open_tree", path)
 
 
+def open_slave_tree(path: str, *, recursive: bool = True) -> int:
+    """Return a detached copy that sees what is mounted in the original, but not the reverse.
+
+    Raises:
+        OSError: as `open_tree`.
+    """
+    tree = open_tree(path, recursive=recursive)
+    set_attributes(tree, propagation=MS_SLAVE)
+    return tree
+
+
 def move_mount(tree: int, target: int) -> None:
     """Attach a detached mount at what the descriptor `target` refers to; move_mount(2).
 
@@ -135,6 +146,7 @@ def set_attributes(
     propagation: int = 0,
     *,
     recursive: bool = True,
+    user_namespace: int = -1,
 ) -> None:
     """Change a mount and, if recursive, all mounts below it at once; mount_setattr(2).
 
@@ -144,11 +156,14 @@ def set_attributes(
         clear: MOUNT_ATTR_ flags to clear.
         propagation: MS_SHARED, MS_SLAVE, MS_PRIVATE or MS_UNBINDABLE; 0 leaves it.
         recursive: AT_RECURSIVE.
+        user_namespace: descriptor of the one whose maps are applied, with MOUNT_ATTR_IDMAP.
 
     Raises:
         OSError: with errno, "mount_setattr" and the path.
     """
-    attributes = _MountAttr(attr_set=set_, attr_clr=clear, propagation=propagation)
+    attributes = _MountAttr(
+        attr_set=set_, attr_clr=clear, propagation=propagation, userns_fd=max(user_namespace, 0)
+    )
     detached = isinstance(path, int)
     result = libc.syscall(
         const.NR_mount_setattr,

@@ -72,7 +72,7 @@ def setns(fd: int, flags: int) -> None:
     check(libc.setns(fd, flags), "setns", flag_text(flags))
 
 
-def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
+def clone3(flags: int, cgroup: int = -1, number: int = 0) -> tuple[int, int]:
     """Fork into new namespaces and, with the directory `cgroup`, into that cgroup.
 
     Being born in a cgroup saves the migration, which waits for a grace period of the kernel
@@ -81,6 +81,7 @@ def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
     Args:
         flags: CLONE_NEW flags; CLONE_NEWTIME is not possible here, see time_namespaces(7).
         cgroup: descriptor of a cgroup2 directory, or -1 for the caller's own cgroup.
+        number: the child's PID in its own PID namespace; 0 takes the next.
 
     Returns:
         In the parent the child's PID and a pidfd of it; in the child (0, -1).
@@ -89,10 +90,13 @@ def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
         OSError: with errno and "clone3".
     """
     pidfd = ctypes.c_int(-1)
+    chosen = (ctypes.c_int * 1)(number)
     arguments = _CloneArgs(
         flags=flags | const.CLONE_PIDFD | (const.CLONE_INTO_CGROUP if cgroup >= 0 else 0),
         pidfd=ctypes.addressof(pidfd),
         exit_signal=const.SIGCHLD,
+        set_tid=ctypes.addressof(chosen) if number else 0,
+        set_tid_size=1 if number else 0,
         cgroup=max(cgroup, 0),
     )
     size = ctypes.sizeof(arguments)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 
 from machinectl_py.kernel import const
-from machinectl_py.kernel.libc import check, libc
+from machinectl_py.kernel.libc import check, libc, raise_errno
+
+_MAX_LINKS = 40  # as the kernel's; path_resolution(7)
+_MAX_TRIES = 1000  # openat2(2), EAGAIN
 
 
 class _OpenHow(ctypes.Structure):
@@ -41,33 +45,47 @@ def open_in_root(root: int | str, path: str, flags: int, mode: int = 0) -> int:
         resolve=const.RESOLVE_IN_ROOT | const.RESOLVE_NO_MAGICLINKS,
     )
     try:
-        return check(
-            libc.syscall(
+        result = -1
+        for _ in range(_MAX_TRIES):
+            result = libc.syscall(
                 const.NR_openat2,
                 directory,
                 os.fsencode(path),
                 ctypes.byref(how),
                 ctypes.c_size_t(ctypes.sizeof(how)),
-            ),
-            "openat2",
-            path,
-        )
+            )
+            # With ".." on the way, any rename or mount on the host meanwhile.
+            if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
+                break
+        return check(result, "openat2", path)
     finally:
         if directory is not root:
             os.close(directory)
 
 
-def make_in_root(root: int, path: str, *, directory: bool, mode: int = 0o755) -> int:
+def make_in_root(
+    root: int, path: str, *, directory: bool, mode: int = 0o755, follow: bool = False
+) -> int:
     """Return an O_PATH descriptor of `path` inside `root`, made first where it is missing.
 
     Missing parents are made as directories of mode 0755. Each part is resolved within the
     root, so that a link planted there cannot lead the making outside.
 
+    Args:
+        root: descriptor of the directory.
+        path: the path inside.
+        directory: whether a directory is made, or an empty file.
+        mode: permissions of what is made.
+        follow: where a link leads to what is missing, make that.
+
     Raises:
-        OSError: with errno and the path; ENOTDIR or EISDIR if something else stands there.
+        OSError: with errno and the path; ENOTDIR or EISDIR if something else stands there,
+            EEXIST if that is a link that leads to what is missing.
     """
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    for count in range(1, len(parts) + 1):
+    parts = _split(path)
+    count = links = 0
+    while count < len(parts):
+        count += 1
         try:
             os.close(open_in_root(root, "/".join(parts[:count]), os.O_PATH))
         except FileNotFoundError:
@@ -76,11 +94,31 @@ def make_in_root(root: int, path: str, *, directory: bool, mode: int = 0o755) ->
                 root, "/".join(parts[: count - 1]) or ".", os.O_PATH | os.O_DIRECTORY
             )
             try:
-                _make(parent, parts[count - 1], directory or not last, mode if last else 0o755)
+                link = _read_link(parent, parts[count - 1]) if follow else ""
+                if not link:
+                    _make(parent, parts[count - 1], directory or not last, mode if last else 0o755)
             finally:
                 os.close(parent)
+            if link:
+                links += 1
+                if links > _MAX_LINKS:
+                    raise_errno(errno.ELOOP, "openat2", path)
+                before = [] if link.startswith("/") else parts[: count - 1]
+                parts, count = [*before, *_split(link), *parts[count:]], 0
     kind = os.O_DIRECTORY if directory else 0
     return open_in_root(root, "/".join(parts) or ".", os.O_PATH | kind)
+
+
+def _split(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _read_link(parent: int, name: str) -> str:
+    """Return where a link leads; "" if there is none of that name."""
+    try:
+        return os.readlink(name, dir_fd=parent)
+    except OSError:
+        return ""
 
 
 def _make(parent: int, name: str, directory: bool, mode: int) -> None:

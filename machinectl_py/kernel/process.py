@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from machinectl_py.kernel import const
-from machinectl_py.kernel.libc import check, libc
+from machinectl_py.kernel.libc import MACHINE, check, libc
 
 
 def pidfd_open(pid: int) -> int:
@@ -86,9 +87,41 @@ def power_off() -> None:
 _RB_AUTOBOOT, _RB_POWER_OFF = 0x01234567, 0x4321FEDC  # <sys/reboot.h>
 
 
+def set_personality(persona: int) -> None:
+    """Set the execution domain of this process and its children, and all its flags; personality(2).
+
+    Raises:
+        OSError: EINVAL if the kernel has no such domain.
+    """
+    check(libc.personality(persona), "personality", f"{persona:#x}")
+
+
+PER_LINUX, PER_LINUX32 = 0, 8  # <linux/personality.h>
+
+
+def adjust_oom_score(pid: int, value: int) -> None:
+    """Make a process likelier (to 1000) or less likely (to -1000) to be killed for its memory.
+
+    See /proc/PID/oom_score_adj in proc(5).
+
+    Raises:
+        PermissionError: to lower it below what it was wants CAP_SYS_RESOURCE.
+        OSError: with errno and the path.
+    """
+    path = f"/proc/{pid}/oom_score_adj"
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(value).encode())
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(fd)
+
+
 def join_new_keyring() -> None:
     """Join a new, anonymous session keyring, if the kernel has any; keyctl(2)."""
-    number = _NR_KEYCTL.get(os.uname().machine, _NR_KEYCTL_GENERIC)
+    number = _NR_KEYCTL.get(MACHINE, _NR_KEYCTL_GENERIC)
     libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
 
 
@@ -110,7 +143,7 @@ def reset_signals() -> None:
     for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
         _signal.signal(number, _signal.SIG_DFL)
     default = ctypes.create_string_buffer(32)  # `struct sigaction` of the kernel, SIG_DFL being 0
-    call = _NR_RT_SIGACTION.get(os.uname().machine, _NR_RT_SIGACTION_GENERIC)
+    call = _NR_RT_SIGACTION.get(MACHINE, _NR_RT_SIGACTION_GENERIC)
     for number in range(32, _signal.SIGRTMIN):
         check(libc.syscall(call, number, default, None, ctypes.c_size_t(8)), "rt_sigaction")
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
@@ -139,14 +172,32 @@ def close_range(first: int, last: int = 0xFFFFFFFF, *, on_exec: bool = False) ->
     )
 
 
-def start_ticks(pid: int) -> int:
-    """Return when the process started, in clock ticks since boot; field 22 of proc_pid_stat(5).
+def fork_orphan() -> int:
+    """Fork a child of PID 1, or of the nearest subreaper, by a process between; fork(2).
 
-    Together with the PID it names a process for good, as PIDs are used again.
+    Returns:
+        The child's PID; 0 in the child.
 
     Raises:
-        FileNotFoundError: there is no such process.
+        OSError: one of the two cannot be forked.
     """
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        text = file.read()
-    return int(text[text.rindex(b")") + 2 :].split()[19])
+    out, into = os.pipe2(os.O_CLOEXEC)
+    between = os.fork()
+    if between == 0:
+        try:
+            pid = os.fork()
+        except OSError:
+            os._exit(1)
+        if pid == 0:
+            os.close(out)
+            os.close(into)
+            return 0
+        os.write(into, f"{pid}".encode())
+        os._exit(0)
+    os.close(into)
+    os.waitpid(between, 0)  # from here on the child is another's
+    told = os.read(out, 16)
+    os.close(out)
+    if not told:
+        raise BlockingIOError(errno.EAGAIN, "fork")
+    return int(told)

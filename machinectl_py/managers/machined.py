@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 5.0  # seconds in which machined, or the message bus, may come back or let go of a name
 _POLL = 0.02  # seconds
+# By the message bus, which could not start machined: it has failed too often, or is masked.
+_NOT_STARTED = ("TimedOut", "Timeout", "ServiceUnknown", "NoSuchUnit", "SpawnFailed", "UnitMasked")
 
 
 class MachinedRegistrar:
@@ -46,6 +48,8 @@ class MachinedRegistrar:
     def unregister(self, name: str, leader: int) -> None:
         """Take the machine out if it is still that of this leader; nothing if it is gone.
 
+        Nor if machined cannot be reached for long: once back, it forgets those without a leader.
+
         Raises:
             PymachineError: refused; the line says why.
         """
@@ -54,19 +58,29 @@ class MachinedRegistrar:
             if _leader(bus, name)[0] == leader:
                 _unregister(bus, name)
 
-        _with_machined(f"Failed to unregister '{name}' from systemd-machined", take_out)
+        failure = f"Failed to unregister '{name}' from systemd-machined"
+        _with_machined(failure, take_out, or_not=True)
 
 
-def _with_machined(failure: str, act: Callable[[Bus], None]) -> None:
-    """Do an act that may be repeated; again where machined or the bus was just restarted."""
+def _with_machined(failure: str, act: Callable[[Bus], None], *, or_not: bool = False) -> None:
+    """Do an act that may be repeated; again where machined or the bus was just restarted.
+
+    Args:
+        failure: what an error's line begins with.
+        act: what to do.
+        or_not: give up without an error where machined cannot be reached.
+    """
     deadline = time.monotonic() + _TIMEOUT
     while True:
         try:
             with machined_bus() as bus:
                 act(bus)
         except BusError as error:
+            unreachable = error.lost or error.name in _NOT_STARTED
             again = error.lost or error.name in ("MachineExists", "EEXIST")
             if not again or time.monotonic() > deadline:
+                if or_not and unreachable:
+                    return
                 raise PymachineError(f"{failure}: {error.message}", error.hint) from error
             time.sleep(_POLL)
         else:

@@ -112,6 +112,11 @@ def parse_boolean(text: str) -> bool:
     raise ValueError("yes or no")
 
 
+def parse_percentage(text: str) -> float:
+    """Return a percentage, from 0 to 100."""
+    return _percentage(text, 100)
+
+
 def _percentage(text: str, highest: int) -> float:
     number = text[:-1]
     if not text.endswith("%") or not _is_number(number.replace(".", "", 1)):

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.managers import properties as read
+from machinectl_py.managers import property_values as values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from machinectl_py.managers.bus import Property
-
-_NAMED_ADDRESSES = {
-    "any": ("0.0.0.0/0", "::/0"),
-    "localhost": ("127.0.0.0/8", "::1/128"),
-    "link-local": ("169.254.0.0/16", "fe80::/64"),
-    "multicast": ("224.0.0.0/4", "ff00::/8"),
-}
 
 
 def to_dbus(pairs: tuple[tuple[str, str], ...]) -> list[Property]:
@@ -35,8 +29,7 @@ def to_dbus(pairs: tuple[tuple[str, str], ...]) -> list[Property]:
     for name, text in pairs:
         if name not in table:
             raise UnsupportedError(
-                f"The systemd cgroup manager cannot set the property '{name}'",
-                f"It knows {', '.join(table)}.",
+                f"The systemd cgroup manager cannot set the property '{name}'", _hint(name, table)
             )
         dbus_name, signature, convert = table[name]
         try:
@@ -46,41 +39,123 @@ def to_dbus(pairs: tuple[tuple[str, str], ...]) -> list[Property]:
     return result
 
 
+def _hint(name: str, known: Iterable[str]) -> str:
+    if name in _OPTIONS:
+        return f"{_OPTIONS[name]} does that."
+    import difflib
+
+    closest = difflib.get_close_matches(name, known, n=1)
+    if closest:
+        return f"Did you mean '{closest[0]}'?"
+    return "Scopes have those of systemd.resource-control(5), systemd.kill(5), systemd.unit(5)."
+
+
+# What is ours to set.
+_OPTIONS = {"Slice": "--slice=", "KillSignal": "--kill-signal="}
+
+
 def _table() -> dict[str, tuple[str, str, Callable[[str], Any]]]:
     """Return, by the name in unit files: D-Bus's name ("": the same), its signature, the reader."""
-    size = ("", "t", read.parse_bytes)
+    return {**_resources(), **_devices_and_network(), **_pressure(), **_kill(), **_unit()}
+
+
+def _resources() -> dict[str, tuple[str, str, Callable[[str], Any]]]:
+    """Return those of systemd.resource-control(5) about processors, memory, tasks and disks."""
     truth = ("", "b", read.parse_boolean)
-    text = ("", "s", str)
-    words = ("", "as", str.split)
-    mask = ("", "ay", _bit_mask)
-    bandwidth = ("", "a(st)", _device_number)
+    least, most = ("", "t", values.least_memory), ("", "t", values.most_memory)
+    mask = ("", "ay", values.bit_mask)
+    weight = ("", "t", read.parse_weight)
+    share = ("", "t", values.share)
+    rate = ("", "a(st)", values.device_number)
     return {
-        "Description": text,
         "TasksMax": ("", "t", read.parse_tasks),
-        **dict.fromkeys(("MemoryMin", "MemoryLow", "MemoryHigh", "MemoryMax"), size),
-        **dict.fromkeys(("MemorySwapMax", "MemoryZSwapMax"), size),
-        "CPUWeight": ("", "t", lambda value: 0 if value == "idle" else read.parse_weight(value)),
+        **dict.fromkeys(("MemoryMin", "MemoryLow", "DefaultMemoryMin", "DefaultMemoryLow"), least),
+        **dict.fromkeys(("StartupMemoryLow", "DefaultStartupMemoryLow"), least),
+        **dict.fromkeys(("MemoryHigh", "MemoryMax", "MemorySwapMax", "MemoryZSwapMax"), most),
+        **dict.fromkeys(("StartupMemoryHigh", "StartupMemoryMax"), most),
+        **dict.fromkeys(("StartupMemorySwapMax", "StartupMemoryZSwapMax"), most),
+        "MemoryZSwapWriteback": truth,
+        **dict.fromkeys(("CPUWeight", "StartupCPUWeight"), share),
         "CPUQuota": ("CPUQuotaPerSecUSec", "t", read.parse_quota),
-        "AllowedCPUs": mask,
-        "AllowedMemoryNodes": mask,
-        "IOWeight": ("", "t", read.parse_weight),
-        "IODeviceWeight": bandwidth,
-        **dict.fromkeys(("IOReadBandwidthMax", "IOWriteBandwidthMax"), bandwidth),
-        **dict.fromkeys(("IOReadIOPSMax", "IOWriteIOPSMax"), bandwidth),
+        "CPUQuotaPeriodSec": ("CPUQuotaPeriodUSec", "t", read.parse_time),
+        **dict.fromkeys(("AllowedCPUs", "StartupAllowedCPUs"), mask),
+        **dict.fromkeys(("AllowedMemoryNodes", "StartupAllowedMemoryNodes"), mask),
+        **dict.fromkeys(("IOWeight", "StartupIOWeight"), weight),
+        "IODeviceWeight": ("", "a(st)", values.device_weight),
+        "IODeviceLatencyTargetSec": ("IODeviceLatencyTargetUSec", "a(st)", values.device_time),
+        **dict.fromkeys(("IOReadBandwidthMax", "IOWriteBandwidthMax"), rate),
+        **dict.fromkeys(("IOReadIOPSMax", "IOWriteIOPSMax"), rate),
         **dict.fromkeys(("CPUAccounting", "MemoryAccounting", "TasksAccounting"), truth),
         **dict.fromkeys(("IOAccounting", "IPAccounting"), truth),
-        "IPAddressAllow": ("", "a(iayu)", _addresses),
-        "IPAddressDeny": ("", "a(iayu)", _addresses),
+        "DisableControllers": ("", "as", str.split),
+    }
+
+
+def _devices_and_network() -> dict[str, tuple[str, str, Callable[[str], Any]]]:
+    """Return those of systemd.resource-control(5) that systemd holds by BPF and netfilter."""
+    addresses = ("", "a(iayu)", values.addresses)
+    ports = ("", "a(iiqq)", values.socket_bind)
+    path = ("", "as", values.paths)
+    return {
         "DevicePolicy": ("", "s", _one_of("auto", "closed", "strict")),
-        "DeviceAllow": ("", "a(ss)", _device_rule),
-        "ManagedOOMSwap": ("", "s", _one_of("auto", "kill")),
-        "ManagedOOMMemoryPressure": ("", "s", _one_of("auto", "kill")),
+        "DeviceAllow": ("", "a(ss)", values.device_rule),
+        **dict.fromkeys(("IPAddressAllow", "IPAddressDeny"), addresses),
+        **dict.fromkeys(("IPIngressFilterPath", "IPEgressFilterPath"), path),
+        "BPFProgram": ("", "a(ss)", values.bpf_program),
+        **dict.fromkeys(("SocketBindAllow", "SocketBindDeny"), ports),
+        "RestrictNetworkInterfaces": ("", "(bas)", values.interfaces),
+        "NFTSet": ("", "a(iiss)", values.nft_sets),
+    }
+
+
+def _pressure() -> dict[str, tuple[str, str, Callable[[str], Any]]]:
+    """Return those of systemd.resource-control(5) for when memory runs short."""
+    usec = ("ManagedOOMMemoryPressureDurationUSec", "t", read.parse_time)
+    return {
+        **dict.fromkeys(
+            ("ManagedOOMSwap", "ManagedOOMMemoryPressure"), ("", "s", _one_of("auto", "kill"))
+        ),
+        "ManagedOOMMemoryPressureLimit": ("", "u", values.scaled_percentage),
+        "ManagedOOMMemoryPressureDurationSec": usec,
+        "ManagedOOMPreference": ("", "s", _one_of("none", "avoid", "omit")),
+        "MemoryPressureWatch": ("", "s", _one_of("auto", "on", "off", "skip")),
+        "MemoryPressureThresholdSec": ("MemoryPressureThresholdUSec", "t", read.parse_time),
+        "CoredumpReceive": ("", "b", read.parse_boolean),
+    }
+
+
+def _kill() -> dict[str, tuple[str, str, Callable[[str], Any]]]:
+    """Return those of systemd.kill(5) and systemd.scope(5).
+
+    Not KillSignal=, which tells the supervisor that the machine is to be stopped in order.
+    """
+    truth, signal = ("", "b", read.parse_boolean), ("", "i", values.signal_number)
+    return {
         "KillMode": ("", "s", _one_of("control-group", "mixed", "process", "none")),
-        "SendSIGKILL": truth,
+        **dict.fromkeys(("SendSIGKILL", "SendSIGHUP"), truth),
+        **dict.fromkeys(("FinalKillSignal", "RestartKillSignal", "WatchdogSignal"), signal),
         "TimeoutStopSec": ("TimeoutStopUSec", "t", read.parse_time),
         "RuntimeMaxSec": ("RuntimeMaxUSec", "t", read.parse_time),
+        "RuntimeRandomizedExtraSec": ("RuntimeRandomizedExtraUSec", "t", read.parse_time),
+        "OOMPolicy": ("", "s", _one_of("continue", "stop", "kill")),
+    }
+
+
+def _unit() -> dict[str, tuple[str, str, Callable[[str], Any]]]:
+    """Return those of systemd.unit(5) that a scope can use: it is started by hand, at once."""
+    truth, text, words = ("", "b", read.parse_boolean), ("", "s", str), ("", "as", str.split)
+    return {
+        **dict.fromkeys(("Description", "SourcePath"), text),
+        "Documentation": words,
         **dict.fromkeys(("After", "Before", "Requires", "Requisite", "Wants"), words),
-        **dict.fromkeys(("BindsTo", "PartOf", "Conflicts"), words),
+        **dict.fromkeys(("BindsTo", "PartOf", "Upholds", "Conflicts", "RequiresMountsFor"), words),
+        **dict.fromkeys(
+            ("OnFailure", "OnSuccess", "PropagatesStopTo", "StopPropagatedFrom"), words
+        ),
+        **dict.fromkeys(("StopWhenUnneeded", "IgnoreOnIsolate", "DefaultDependencies"), truth),
+        "SurviveFinalKillSignal": truth,
+        "JobRunningTimeoutSec": ("JobRunningTimeoutUSec", "t", read.parse_time),
+        "CollectMode": ("", "s", _one_of("inactive", "inactive-or-failed")),
     }
 
 
@@ -91,51 +166,3 @@ def _one_of(*words: str) -> Callable[[str], str]:
         return text
 
     return choose
-
-
-def _bit_mask(text: str) -> list[int]:
-    """Return numbers as a bit mask, least significant byte first."""
-    mask = sum(1 << number for number in read.parse_numbers(text))
-    return list(mask.to_bytes((mask.bit_length() + 7) // 8, "little"))
-
-
-def _device_rule(text: str) -> list[tuple[str, str]]:
-    """Return a rule as "/dev/fuse rwm" or "char-pts rw" has it; no access given means all."""
-    words = text.split()
-    if not words:
-        return []  # an empty list clears what was set
-    access = words[1] if len(words) == 2 else "rwm"
-    if len(words) > 2 or set(access) - set("rwm"):
-        raise ValueError("a device and its access, such as /dev/fuse rwm")
-    return [(words[0], access)]
-
-
-def _device_number(text: str) -> list[tuple[str, int]]:
-    """Return a device with a number: "/dev/vda 10M", base 1000; "infinity" lifts the limit."""
-    path, _, number = text.partition(" ")
-    units = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-    factor = units.get(number[-1:], 1)
-    digits = number[:-1] if factor > 1 else number
-    if not path.startswith("/") or not (digits.isdecimal() or number == "infinity"):
-        raise ValueError("a device and a number, such as /dev/vda 10M")
-    return [(path, read.INFINITY if number == "infinity" else int(digits) * factor)]
-
-
-def _addresses(text: str) -> list[tuple[int, list[int], int]]:
-    """Return addresses with prefixes as (family, bytes, bits of prefix)."""
-    import _socket
-
-    result = []
-    for word in text.split():
-        for address in _NAMED_ADDRESSES.get(word, (word,)):
-            host, slash, prefix = address.partition("/")
-            family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
-            try:
-                packed = list(_socket.inet_pton(family, host))
-                bits = int(prefix) if slash else len(packed) * 8
-            except (OSError, ValueError):
-                bits, packed = -1, []
-            if not 0 <= bits <= len(packed) * 8 or not packed:
-                raise ValueError("addresses, such as 10.0.0.0/8, any, localhost")
-            result.append((int(family), packed, bits))
-    return result

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from machinectl_py.config.spec import BindMount, TmpfsMount
 from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import tunnel_dir, unix_export_dir
-from machinectl_py.plan import build_identity, build_network
+from machinectl_py.plan import (
+    build_identity,
+    build_mounts,
+    build_network,
+    build_root,
+    build_security,
+    build_users,
+)
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -20,7 +26,6 @@ from machinectl_py.plan.steps import (
     root,
     tunnel,
     unix_export,
-    user,
 )
 
 TYPE_CHECKING = False
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.step import Step
 
 _TMPFS = const.MS_NOSUID | const.MS_NODEV | const.MS_STRICTATIME
+_TMP = "mode=01777,size=10%,nr_inodes=400k"
 _SEALED = const.MS_NOSUID | const.MS_NODEV | const.MS_NOEXEC
 _READ_ONLY_PROC = (
     "/proc/sys",
@@ -54,13 +60,17 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
     build_identity.check_looks(spec)
-    steps = (
+    build_mounts.check_mounts(spec, facts)
+    build_network.check_network(spec, facts)
+    build_root.check_root(spec, facts)
+    build_security.check_security(spec, facts.security)
+    steps: tuple[Step, ...] = (
         *_launcher_steps(spec, facts),
         *_supervisor_steps(spec, facts),
         *_root_steps(spec, facts),
         *_api_steps(spec, facts),
         *_own_steps(spec, facts),
-        *_confining_steps(spec),
+        *_confining_steps(spec, facts),
         execute.ExecutePayload(
             payload=spec.payload,
             argv=spec.payload.argv,
@@ -68,6 +78,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
             listen_fds=facts.listen_fds,
         ),
     )
+    steps = build_security.label_mounts(steps, spec.labels)
     check_slots(steps)
     return Plan(steps=steps)
 
@@ -89,7 +100,9 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
-        host.LockRoot(root=spec.root, device=facts.root_device, inode=facts.root_inode),
+        *build_root.prepare(spec, facts),
+        *build_mounts.prepare(spec, facts),
+        *build_users.hold_range(spec, facts),
         tunnel.DigTunnel(machine=spec.name),
         unix_export.MountUnixExport(machine=spec.name),
         birth.StartSupervisor(foreground=facts.foreground),
@@ -110,16 +123,29 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
         )
     steps += build_identity.prepare_journal(spec, facts)
+    prepared = (*build_users.clone_root(spec, facts), *_sources(spec, facts))
+    steps += (*build_users.chown_root(spec, facts), *prepared)
+    outside = build_security.limit_from_outside(spec)
+    # The embedded manager's cgroup is empty until the birth; a scope has the supervisor in it.
+    delegate_early = facts.manager == "embedded" and not outside
+    if delegate_early:
+        steps.append(cgroup.DelegateControllers())
     flags = const.CLONE_NEWNS | const.CLONE_NEWPID | const.CLONE_NEWIPC | const.CLONE_NEWUTS
     if spec.private_network:
         flags |= const.CLONE_NEWNET
+    if spec.users.mode != "no":
+        flags |= const.CLONE_NEWUSER
     steps += build_network.join(spec)
-    steps.append(birth.ClonePayload(flags=flags, own_time=own_time))
+    handed = tuple(slot for step in prepared for slot in step.given_slots())
+    steps.append(birth.ClonePayload(flags=flags, own_time=own_time, handed=handed))
+    steps += build_users.after_birth(spec, facts)
     steps += build_network.connect(spec, facts)
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
-    steps.append(cgroup.DelegateControllers())
+    steps += outside
+    if not delegate_early:
+        steps.append(cgroup.DelegateControllers())
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
         request = RegisterRequest(
@@ -129,30 +155,35 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _binds(spec: MachineSpec) -> tuple[BindMount, ...]:
-    return tuple(mount for mount in spec.mounts if isinstance(mount, BindMount))
-
-
-def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    steps: list[Step] = [root.DieWithSupervisor(), confine.NewKeyring(), root.EnslaveMounts()]
-    sources = {facts.os_release: False} | {bind.source: bind.recursive for bind in _binds(spec)}
-    steps += [
-        root.CloneSource(source=source, recursive=recursive)
-        for source, recursive in sources.items()
-    ]
-    for shared in (tunnel_dir(spec.name), unix_export_dir(spec.name)):
-        steps.append(root.CloneSource(source=shared, recursive=False))
+def _sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps that take up what of the host is shown inside, as descriptors."""
+    sources = (facts.os_release, tunnel_dir(spec.name), unix_export_dir(spec.name))
+    steps: list[Step] = [root.CloneSource(source=source, recursive=False) for source in sources]
     if not _makes_devices(spec, facts):
         steps.append(devices.CloneDeviceNodes(nodes=facts.devices))
     steps += build_identity.host_file_sources(spec, facts)
     steps += build_identity.clone_journal(spec, facts)
     steps += build_identity.clone_homes(spec, facts)
     if spec.seccomp.enabled:
-        steps.append(confine.ReadSeccomp())
-    steps += [root.BindRoot(root=spec.root), root.PivotRoot(root=spec.root)]
-    if spec.read_only:
-        steps.append(root.RemountReadOnly(target="/", recursive=True))
-    return tuple(steps)
+        steps.append(confine.OpenSeccomp())
+    return (*steps, *build_mounts.clone_binds(spec, facts))
+
+
+def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    return (
+        *build_users.become_root(spec),
+        root.DieWithSupervisor(),
+        confine.NewKeyring(),
+        root.EnslaveMounts(),
+        *build_identity.clone_journal_socket(spec),
+        *build_security.open_labels(spec),
+        *build_users.mount_root(spec, build_mounts.place_of(spec, facts)),
+        *build_root.compose(spec, facts),
+        *build_mounts.make(spec, facts),
+        *build_root.cover(spec, facts),
+        root.PivotRoot(root=build_mounts.place_inside(spec, facts)),
+        *build_root.finish(spec, facts),
+    )
 
 
 def _mount(fstype: str, target: str, flags: int, data: str = "") -> Step:
@@ -175,8 +206,8 @@ def _device_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     console = spec.console != "pipe"
     return (
-        _mount("proc", "/proc", _SEALED),
-        _mount("sysfs", "/sys", _SEALED) if spec.api_writable else api.MountSys(),
+        *build_users.mount_proc(spec, _mount("proc", "/proc", _SEALED)),
+        *build_users.mount_sys(spec, _mount("sysfs", "/sys", _SEALED)),
         _mount(
             "tmpfs",
             "/dev",
@@ -194,7 +225,7 @@ def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         _mount("mqueue", "/dev/mqueue", _SEALED),
         *((devices.AllocateConsole(),) if console else ()),
         _mount("tmpfs", "/run", _TMPFS, "mode=0755,size=20%,nr_inodes=800k"),
-        _mount("tmpfs", "/tmp", _TMPFS, "mode=01777,size=10%,nr_inodes=400k"),
+        *((_mount("tmpfs", "/tmp", _TMPFS, _TMP),) if spec.tmpfs_tmp else ()),
         _mount("tmpfs", "/run/host", _TMPFS | const.MS_NOEXEC, "mode=0755,size=4m,nr_inodes=1k"),
         api.FillRunHost(machine_id=spec.machine_id),
     )
@@ -225,7 +256,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         steps.append(
             api.ProtectProc(
                 read_only=_READ_ONLY_PROC,
-                writable=("/proc/sys/net",) if spec.private_network else (),
+                writable=_writable_proc(spec),
                 hidden=_HIDDEN_PROC,
             )
         )
@@ -233,50 +264,48 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *build_identity.credentials(spec),
         *build_identity.attach_journal_socket(spec),
         *build_identity.bind_users(spec, facts),
+        *build_mounts.attach(spec, facts, "early"),
         root.RemountReadOnly(target="/run/host"),
         cgroup.UnshareCgroup(),
         _mount("cgroup2", "/sys/fs/cgroup", _SEALED, "nsdelegate,memory_recursiveprot"),
     ]
     if not spec.api_writable:
         steps.append(root.RemountReadOnly(target="/sys"))
-    for mount in spec.mounts:
-        if isinstance(mount, BindMount):
-            steps.append(
-                root.AttachSource(
-                    source=mount.source,
-                    target=mount.target,
-                    read_only=mount.read_only,
-                    recursive=mount.recursive,
-                )
-            )
-        elif isinstance(mount, TmpfsMount):
-            steps.append(_mount("tmpfs", mount.target, _TMPFS, mount.options))
+    steps += build_mounts.attach(spec, facts, "late")
     steps += build_identity.host_files(spec, facts)
     steps += build_identity.attach_journal(spec, facts)
     return (*steps, root.ShareMounts(), tunnel.OpenTunnel())
 
 
-def _confining_steps(spec: MachineSpec) -> tuple[Step, ...]:
+def _writable_proc(spec: MachineSpec) -> tuple[str, ...]:
+    writable = spec.private_network or spec.api_writable_network
+    return ("/proc/sys/net",) if writable else ()
+
+
+def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps: list[Step] = [confine.SetHostname(hostname=spec.hostname)]
     if spec.private_network:
         steps.append(confine.LoopbackUp())
         steps += build_network.await_links(spec)
-    steps.append(confine.SetRlimits(rlimits=spec.rlimits))
+    steps += build_security.attributes(spec, facts.security)
+    steps += build_users.await_outside(spec)
     if spec.console != "pipe":
         steps.append(devices.OpenStdio(controlling=spec.payload.kind == "command"))
     if spec.no_new_privileges:
         steps.append(confine.NoNewPrivileges())
     if spec.payload.user:
+        from machinectl_py.plan.steps.user import BecomeUser
+
         own = spec.console != "pipe"
-        steps.append(user.BecomeUser(user=spec.payload.user, own_terminal=own))
-    limit = confine.LimitCapabilities(capabilities=spec.capabilities)
+        steps.append(BecomeUser(user=spec.payload.user, own_terminal=own))
+    limit = build_security.capabilities(spec)
     if not spec.seccomp.enabled:
-        return (*steps, limit)
+        return (*steps, *limit)
     # Loading a filter wants CAP_SYS_ADMIN or no_new_privs; seccomp(2).
     admin = spec.capabilities >> CAPABILITY_NAMES.index("CAP_SYS_ADMIN") & 1
     if admin or spec.no_new_privileges:
-        return (*steps, limit, confine.LoadSeccomp())
-    return (*steps, confine.LoadSeccomp(), limit)
+        return (*steps, *limit, confine.LoadSeccomp())
+    return (*steps, confine.LoadSeccomp(), *limit)
 
 
 def _environment(spec: MachineSpec, facts: HostFacts) -> tuple[tuple[str, str], ...]:

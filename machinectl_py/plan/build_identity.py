@@ -1,17 +1,13 @@
 """What a machine is called and given of the host: clocks, files of /etc, journal, credentials.
 
-Pure functions of spec and facts, each for one place in the order that `build.py` makes.
+Pure functions of spec and facts, each for one place in the order that `build.py` makes. What few
+machines want is imported where it is wanted: 0.1 to 0.5 ms of each start for each module.
 """
 
 from __future__ import annotations
 
-from machinectl_py.config.credentials import check_credentials, encode
 from machinectl_py.errors import ConfigError, UnsupportedError
-from machinectl_py.plan.bind_users import bound_users
 from machinectl_py.plan.host_files import RESOLVED_STUB
-from machinectl_py.plan.steps import journal_forward
-from machinectl_py.plan.steps.bind_users import BindUsers, CloneHome
-from machinectl_py.plan.steps.credentials import CREDENTIALS_DIRECTORY, PlaceCredentials
 from machinectl_py.plan.steps.host_files import (
     LOCALTIME,
     BindFile,
@@ -22,6 +18,7 @@ from machinectl_py.plan.steps.host_files import (
     zone_of,
 )
 from machinectl_py.plan.steps.journal import AttachJournal, CloneJournal, PrepareJournal
+from machinectl_py.plan.users import ids_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,6 +62,8 @@ def more_environment(spec: MachineSpec, facts: HostFacts) -> dict[str, str]:
     if spec.payload.kind != "boot":  # an init knows the machine's own
         found["LANG"] = "C.UTF-8"
     if _all_credentials(spec):
+        from machinectl_py.plan.steps.credentials import CREDENTIALS_DIRECTORY
+
         found["CREDENTIALS_DIRECTORY"] = CREDENTIALS_DIRECTORY
     return found
 
@@ -76,8 +75,13 @@ def credentials(spec: MachineSpec) -> tuple[Step, ...]:
         ConfigError: they are not valid, or too large.
     """
     wanted = _all_credentials(spec)
+    if not wanted:
+        return ()
+    from machinectl_py.config.credentials import check_credentials
+    from machinectl_py.plan.steps.credentials import PlaceCredentials
+
     check_credentials(wanted)
-    return (PlaceCredentials(credentials=wanted),) if wanted else ()
+    return (PlaceCredentials(credentials=wanted),)
 
 
 def _all_credentials(spec: MachineSpec) -> tuple[CredentialSpec, ...]:
@@ -88,6 +92,9 @@ def _all_credentials(spec: MachineSpec) -> tuple[CredentialSpec, ...]:
     """
     if not spec.journal_forward.path:
         return spec.credentials
+    from machinectl_py.config.credentials import encode
+    from machinectl_py.plan.steps import journal_forward
+
     if any(credential.name == journal_forward.CREDENTIAL for credential in spec.credentials):
         raise ConfigError(
             f"The credential '{journal_forward.CREDENTIAL}' and a forwarded journal exclude"
@@ -122,13 +129,21 @@ def prepare_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 
 def clone_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the steps before the pivot for a journal that is linked or forwarded."""
-    steps: list[Step] = []
-    if _links_journal(spec, facts):
-        steps.append(CloneJournal(machine_id=spec.machine_id, lenient=_lenient_journal(spec)))
-    if spec.journal_forward.path:
-        steps.append(journal_forward.CloneJournalSocket(machine=spec.name))
-    return tuple(steps)
+    """Return the step before the birth for a journal that is linked."""
+    if not _links_journal(spec, facts):
+        return ()
+    ids = ids_of(spec.users) if spec.users.mode != "no" else 0
+    lenient = _lenient_journal(spec)
+    return (CloneJournal(machine_id=spec.machine_id, lenient=lenient, ids=ids),)
+
+
+def clone_journal_socket(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the step before the pivot for a journal that is forwarded."""
+    if not spec.journal_forward.path:
+        return ()
+    from machinectl_py.plan.steps import journal_forward
+
+    return (journal_forward.CloneJournalSocket(machine=spec.name),)
 
 
 def attach_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -165,6 +180,8 @@ def forward_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     wanted = spec.journal_forward
     if not wanted.path:
         return ()
+    from machinectl_py.plan.steps import journal_forward
+
     for name, _ in wanted.limits:
         if name not in journal_forward.LIMIT_OPTIONS:
             raise ConfigError(f"There is no limit '{name}' of a forwarded journal")
@@ -186,7 +203,11 @@ def forward_journal(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 def attach_journal_socket(spec: MachineSpec) -> tuple[Step, ...]:
     """Return the step that shows the receiver's socket, if there is one."""
-    return (journal_forward.AttachJournalSocket(),) if spec.journal_forward.path else ()
+    if not spec.journal_forward.path:
+        return ()
+    from machinectl_py.plan.steps.journal_forward import AttachJournalSocket
+
+    return (AttachJournalSocket(),)
 
 
 def host_file_sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -268,12 +289,22 @@ def _automatic_resolv_conf(spec: MachineSpec, files: HostFiles) -> str:
 
 def clone_homes(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the steps before the pivot that take up the homes of bound users."""
+    if not spec.bind_users.names:
+        return ()
+    from machinectl_py.plan.bind_users import bound_users
+    from machinectl_py.plan.steps.bind_users import CloneHome
+
     users = bound_users(spec, facts)
     return tuple(CloneHome(user=user.host.name, home=user.host.home) for user in users)
 
 
 def bind_users(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the step that shows bound users and their homes inside, if there are any."""
+    if not spec.bind_users.names:
+        return ()
+    from machinectl_py.plan.bind_users import bound_users
+    from machinectl_py.plan.steps.bind_users import BindUsers
+
     users = bound_users(spec, facts)
     wanted = spec.bind_users
     return (BindUsers(users=users, shell=wanted.shell, groups=wanted.groups),) if users else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.errors import ConfigError
+from machinectl_py.errors import ConfigError, NotFoundError
 from machinectl_py.plan import link_names
 from machinectl_py.plan.steps import join_network, links
 
@@ -15,6 +15,25 @@ if TYPE_CHECKING:
 _PRIMARY = "host0"  # what systemd-nspawn calls the link of --network-veth inside
 
 
+def check_network(spec: MachineSpec, facts: HostFacts) -> None:
+    """Hold that there is what the machine will be connected with.
+
+    Raises:
+        NotFoundError: a link of the host's, or the network namespace, is missing.
+        ConfigError: the namespace is something else; or two links would be of one name inside.
+    """
+    if facts.network.missing:
+        raise NotFoundError(f"There is no link {facts.network.missing[0]} on this host")
+    path = spec.network.namespace_path
+    if facts.network.namespace == "missing":
+        raise NotFoundError(f"There is no network namespace {path} on this host")
+    if facts.network.namespace == "other":
+        raise ConfigError(f"{path} is no network namespace")
+    names = _inside_names(spec)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"Two links of the machine would be called {twice[0]}")
+
+
 def join(spec: MachineSpec) -> tuple[Step, ...]:
     """Return what goes before the birth of PID 1."""
     if spec.network.kind != "path":
@@ -23,14 +42,9 @@ def join(spec: MachineSpec) -> tuple[Step, ...]:
 
 
 def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return what goes after the birth of PID 1, in the order of systemd-nspawn.
-
-    Raises:
-        ConfigError: two links would have the same name inside.
-    """
+    """Return what goes after the birth of PID 1, in the order of systemd-nspawn."""
     if spec.network.kind == "path":
         return (join_network.LeaveNetwork(),)
-    _inside_names(spec)
     return (
         *_moved(spec),
         *_veth(spec, facts),
@@ -50,8 +64,6 @@ def _inside_names(spec: MachineSpec) -> tuple[str, ...]:
     pairs = (*network.interfaces, *network.veth_extra, *network.macvlan, *network.ipvlan)
     names = [_PRIMARY] if network.veth else []
     names += [link_names.short_name(pair.inside) for pair in pairs]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"Two links of the machine would be called {twice[0]}")
     return tuple(names)
 
 

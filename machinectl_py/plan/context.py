@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     SlotValue = int | str
 
 # Slots whose number is a descriptor, which is passed on as such from process to process.
-DESCRIPTOR_SLOTS = frozenset({"console", "kmsg"})
+DESCRIPTOR_SLOTS = frozenset({"console", "kmsg", "proc", "sysfs"})
+# Those that are nobody's any more but the taker's.
+HANDED_OVER = frozenset({"proc", "sysfs"})
 
 
 class Hooks:

@@ -7,10 +7,15 @@ import os
 from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.plan.bind_users import UserFacts, probe_users
 from machinectl_py.plan.host_files import HostFiles, probe_files
+from machinectl_py.plan.mount_facts import MountFacts
+from machinectl_py.plan.network_facts import NetworkFacts
+from machinectl_py.plan.root_facts import RootFacts, probe_root
+from machinectl_py.plan.security_facts import SecurityFacts, probe_security
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from machinectl_py.config.spec import UsersSpec
     from machinectl_py.plan.ports import ManagerKind
 
 
@@ -45,6 +50,10 @@ class HostFacts(Record):
     root_inode: int  # its st_ino: they name its lock
     files: HostFiles = HostFiles()
     users: UserFacts = UserFacts()
+    root: RootFacts = RootFacts()
+    mounts: MountFacts = MountFacts()
+    network: NetworkFacts = NetworkFacts()
+    security: SecurityFacts = SecurityFacts()
 
 
 def probe_facts(
@@ -54,6 +63,9 @@ def probe_facts(
     register: bool,
     foreground: bool,
     bind_users: tuple[str, ...] = (),
+    users: UsersSpec | None = None,
+    mounts: MountFacts | None = None,
+    network: NetworkFacts | None = None,
 ) -> HostFacts:
     """Probe the host.
 
@@ -63,6 +75,9 @@ def probe_facts(
         register: whether the machine will be registered with systemd-machined.
         foreground: whether one process is launcher and supervisor.
         bind_users: the users of the host that will be bound, by name.
+        users: the user namespace that is wished; nothing is probed for None or "no".
+        mounts: what the spec's mounts find here; `mount_facts.probe_mounts`.
+        network: what its links find here; `network_facts.probe_network`.
 
     Raises:
         OSError: the root cannot be looked at.
@@ -86,6 +101,10 @@ def probe_facts(
         root_inode=status.st_ino,
         files=probe_files(),
         users=probe_users(bind_users, root) if bind_users else UserFacts(),
+        root=probe_root(root, users) if users and users.mode != "no" else RootFacts(),
+        mounts=mounts or MountFacts(),
+        network=network or NetworkFacts(),
+        security=probe_security(),
     )
 
 

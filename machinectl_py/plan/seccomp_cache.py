@@ -6,6 +6,7 @@ result of the last time takes a fraction of one. So nothing heavy is imported bu
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -14,6 +15,8 @@ from machinectl_py import __version__
 from machinectl_py.codec import encode
 from machinectl_py.errors import DeniedError, PymachineError
 from machinectl_py.kernel import seccomp as kernel
+from machinectl_py.kernel.libc import MACHINE
+from machinectl_py.kernel.seccomp import Action, Rule
 from machinectl_py.layout import RUN_DIR
 
 TYPE_CHECKING = False
@@ -54,24 +57,73 @@ def program_path(capabilities: int, seccomp: SeccompSpec) -> str:
 
 
 def compile_programs(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, ...]:
-    """Compile the mask of the audit subsystem and the allow-list, in the order to be loaded.
+    """Compile all filters, in the order to be loaded.
 
-    The mask comes first: the allow-list may deny prctl(2), which loads the next.
+    Of filters that refuse a call with different errnos the kernel takes that loaded last. So the
+    allow-list comes first, as systemd-nspawn has it; but last if it denies prctl(2), which loads.
 
     Raises:
-        ConfigError: there is no call or group of a name in `seccomp`.
+        ConfigError: there is no call, group or family of a name in `seccomp`.
         UnsupportedError: Python's module of libseccomp is not installed.
         PymachineError: libseccomp refused.
     """
-    from machinectl_py.plan.syscalls import allowed_calls, known_calls
-
-    allowed = allowed_calls(capabilities, seccomp.allow, seccomp.deny)
-    refused = tuple(sorted(known_calls().difference(allowed)))
+    compile_main = _compile_profile if seccomp.profile else _compile_lists
     try:
-        programs = (kernel.compile_audit_mask(), kernel.compile_filter(allowed, refused))
+        calls, loads = compile_main(capabilities, seccomp)
+        others = _compile_wishes(seccomp)
     except (OSError, RuntimeError) as error:  # of pyseccomp, of libseccomp's own module
         raise PymachineError(f"Failed to compile the seccomp programs: {error}") from error
+    programs = (calls, *others) if loads else (*others, calls)
     return tuple(program for program in programs if program)
+
+
+def _compile_profile(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, bool]:
+    """Compile a profile; say whether it allows prctl(2)."""
+    from machinectl_py.kernel import seccomp_compile
+    from machinectl_py.plan.oci_seccomp import ProfileHost, parse_profile
+
+    host = ProfileHost(machine=MACHINE, release=os.uname().release, capabilities=capabilities)
+    profile = parse_profile(seccomp.profile, host)
+    rules, architectures = profile.rules, profile.architectures
+    program = seccomp_compile.compile_rules(profile.default, rules, architectures)
+    return program, profile.allows("prctl")
+
+
+def _compile_lists(capabilities: int, seccomp: SeccompSpec) -> tuple[bytes, bool]:
+    """Compile the default with the lists; say whether they allow prctl(2)."""
+    from machinectl_py.kernel import seccomp_compile
+    from machinectl_py.plan.syscalls import allowed_calls, answers, known_calls
+
+    allowed = allowed_calls(capabilities, seccomp.allow, seccomp.deny)
+    answered = answers(seccomp.deny)
+    refused = sorted(known_calls().difference(allowed, answered))
+    special = tuple(Rule(action=action, calls=(call,)) for call, action in answered.items())
+    rules = (Rule(action=_ALLOW, calls=allowed), Rule(action=_REFUSE, calls=tuple(refused)))
+    program = seccomp_compile.compile_rules(_UNKNOWN, (*rules, *special))
+    return program, "prctl" in allowed
+
+
+_ALLOW, _REFUSE = Action(kind="ALLOW"), Action(kind="ERRNO", number=errno.EPERM)
+_UNKNOWN = Action(kind="ERRNO", number=errno.ENOSYS)
+
+
+def _compile_wishes(seccomp: SeccompSpec) -> tuple[bytes, ...]:
+    """Compile what stands beside the list of calls; a profile says itself what of audit it has."""
+    from machinectl_py.kernel import seccomp_compile
+    from machinectl_py.plan.families import family_numbers
+    from machinectl_py.plan.syscalls import GROUPS
+
+    programs = [] if seccomp.profile else [seccomp_compile.compile_audit_mask()]
+    if seccomp.families:
+        numbers = family_numbers(seccomp.families)
+        programs.append(seccomp_compile.compile_families(numbers, deny=seccomp.families_deny))
+    if seccomp.suppress_sync:
+        programs.append(seccomp_compile.compile_sync_suppressor(tuple(GROUPS["@sync"].split())))
+    return tuple(programs)
+
+
+# Ours that make the programs.
+_SOURCES = ("seccomp_cache", "syscalls", "families", "oci_seccomp")
 
 
 def _key(capabilities: int, seccomp: SeccompSpec) -> str:
@@ -83,13 +135,13 @@ def _key(capabilities: int, seccomp: SeccompSpec) -> str:
 
     inputs = (
         __version__,
-        _identity(f"{os.path.dirname(__file__)}/syscalls.py"),
-        _identity(kernel.__file__),
+        *(_identity(f"{os.path.dirname(__file__)}/{name}.py") for name in _SOURCES),
+        _identity(f"{os.path.dirname(kernel.__file__)}/seccomp_compile.py"),
         _identity(_libseccomp()),
-        os.uname().machine,
+        MACHINE,
         capabilities,
-        seccomp.allow,
-        seccomp.deny,
+        seccomp.to_data(),
+        os.uname().release if seccomp.profile else "",
     )
     return blake2b(encode(inputs).encode(), digest_size=16).hexdigest()
 

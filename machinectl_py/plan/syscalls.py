@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from machinectl_py.errors import ConfigError
 from machinectl_py.kernel.capabilities import parse_names
+from machinectl_py.kernel.seccomp import Action
 
 GROUPS = {
     # System calls that are always permitted
@@ -194,6 +195,9 @@ _BY_CAPABILITY = {
 }
 
 
+EVERY_CALL = "@known"  # all that is named here
+
+
 def known_calls() -> frozenset[str]:
     """Return every system call named here."""
     return _expand((*GROUPS, *_UNGROUPED.split()))
@@ -207,33 +211,92 @@ def allowed_calls(
     Args:
         capabilities: the machine's bounding set, bit per capability.
         allow: names and @groups to be allowed beside the default.
-        deny: names and @groups to be taken away; these win over `allow`.
+        deny: names and @groups to be taken away; these win over `allow`. See `answers`.
 
     Raises:
         ConfigError: there is no call or group of that name.
     """
-    _check_names((*allow, *deny))
+    denied = tuple(name for name, _ in map(split_action, deny))
+    check_names(allow, deny)
     names = [*_ALWAYS.split(), *allow]
     for capability, calls in _BY_CAPABILITY.items():
         if capabilities & parse_names((capability,)):
             names += calls.split()
-    return tuple(sorted(_expand(tuple(names)) - _expand(deny)))
+    return tuple(sorted(_expand(tuple(names)) - _expand(denied)))
 
 
 def _expand(names: tuple[str, ...]) -> frozenset[str]:
     """Replace groups, which may hold groups, by their calls."""
     calls: set[str] = set()
     for name in names:
-        if name.startswith("@"):
+        if name == EVERY_CALL:
+            calls |= known_calls()
+        elif name.startswith("@"):
             calls |= _expand(tuple(GROUPS[name].split()))
         else:
             calls.add(name)
     return frozenset(calls)
 
 
-def _check_names(names: tuple[str, ...]) -> None:
-    valid = known_calls() | GROUPS.keys()
-    for name in names:
+def answers(deny: tuple[str, ...]) -> dict[str, Action]:
+    """Return what denied calls get that are not merely refused, by their names.
+
+    Args:
+        deny: names and @groups; "ptrace:ENOSYS", "ptrace:38" and "ptrace:kill" say what happens
+            to who calls it. Of several for one call, the last holds.
+
+    Raises:
+        ConfigError: there is no such call, group, errno or action.
+    """
+    check_names((), deny)
+    found: dict[str, Action] = {}
+    for name, action in map(split_action, deny):
+        for call in _expand((name,)):
+            if action:
+                found[call] = action
+            else:
+                found.pop(call, None)
+    return found
+
+
+def split_action(entry: str) -> tuple[str, Action | None]:
+    """Return the name in an entry of a list and the action behind it, if there is one.
+
+    Raises:
+        ConfigError: there is no such errno or action.
+    """
+    name, colon, text = entry.partition(":")
+    if not colon:
+        return name, None
+    if text == "kill":
+        return name, Action(kind="KILL_PROCESS")
+    import errno
+
+    number = int(text) if text.isascii() and text.isdigit() else -1
+    if text.startswith("E"):
+        number = getattr(errno, text, -1)
+    if not 0 <= number <= _MAX_ERRNO:
+        raise ConfigError(
+            f"'{text}' in '{entry}' is neither an errno nor 'kill'",
+            f"Such as {name}:EPERM or {name}:kill.",
+        )
+    return name, Action(kind="ERRNO", number=number)
+
+
+_MAX_ERRNO = 4095  # <linux/err.h>
+
+
+def check_names(allow: tuple[str, ...], deny: tuple[str, ...]) -> None:
+    """Hold that these lists name calls and groups that there are.
+
+    Raises:
+        ConfigError: one does not, or has an action where none can be.
+    """
+    valid = known_calls() | GROUPS.keys() | {EVERY_CALL}
+    for entry in allow:
+        if ":" in entry:
+            raise ConfigError(f"'{entry}' allows a call, so it can have no errno or action")
+    for name in (*allow, *(name for name, _ in map(split_action, deny))):
         if name in valid:
             continue
         import difflib

@@ -10,7 +10,7 @@ from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.context import Context
 from machinectl_py.runtime.journal import Journal, journaled_slots, undo_journal
 from machinectl_py.runtime.recover import make_hooks
-from machinectl_py.runtime.state import read_state
+from machinectl_py.runtime.state import read_state, read_trace
 from machinectl_py.runtime.supervisor import Build
 from machinectl_py.runtime.walk import Walk
 
@@ -18,7 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.config.spec import MachineSpec
     from machinectl_py.plan.facts import HostFacts
-    from machinectl_py.plan.step import Step
+    from machinectl_py.plan.step import Plan, Step
+    from machinectl_py.runtime.state import TraceEntry
 
 
 def prepare_again(spec: MachineSpec, facts: HostFacts, *, lock: int, root_lock: int) -> Build:
@@ -44,6 +45,7 @@ def prepare_again(spec: MachineSpec, facts: HostFacts, *, lock: int, root_lock: 
     walk.after = lambda step: journal.after(step, context)
     build = Build(walk, spec, facts)
     build.boots = before.boots + 1
+    build.standing_trace = _standing_trace(plan, spec.name)
     return build
 
 
@@ -60,6 +62,13 @@ def build_again(build: Build) -> None:
         os.unlink(notify)
     build.started_monotonic = time.monotonic_ns() // 1000
     build.run()
+
+
+def _standing_trace(plan: Plan, name: str) -> list[TraceEntry]:
+    """Return the trace of the steps that are not walked again."""
+    standing = {n for n, step in enumerate(plan.steps, 1) if _stands_already(step)}
+    entries = (entry for entry in read_trace(name) if entry.index in standing)
+    return [entry.replace(standing=True) for entry in entries]
 
 
 def _stands_already(step: Step) -> bool:

@@ -9,6 +9,7 @@ from machinectl_py.codec import encode
 from machinectl_py.kernel import process
 from machinectl_py.kernel.terminal import open_slave
 from machinectl_py.layout import machine_dir
+from machinectl_py.plan.steps.users import lock_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def watch(build: Build, *, log: int) -> NoReturn:
         fd = settings[name]
         if isinstance(fd, int) and fd >= 0:
             os.set_inheritable(fd, True)
+    for fd in lock_descriptors(str(slots.get("id-locks", ""))):
+        os.set_inheritable(fd, True)
     code = f"import sys;sys.path.insert(0,{SOURCE!r});"
     code += "from machinectl_py.runtime.watch import main;main()"
     os.execv(sys.executable, [sys.executable, "-SI", "-c", code, encode(settings)])

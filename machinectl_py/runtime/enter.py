@@ -27,10 +27,13 @@ from machinectl_py.kernel import (
     const,
     namespaces,
     process,
+    procfs,
     seccomp,
     terminal,
 )
+from machinectl_py.kernel import labels as kernel_labels
 from machinectl_py.kernel.paths import open_in_root
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.record import Record
 from machinectl_py.runtime.users import find_user
 
@@ -38,12 +41,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from machinectl_py.config.spec import LabelSpec
     from machinectl_py.plan.user_database import User
     from machinectl_py.runtime.relay import Relay
     from machinectl_py.runtime.state import MachineState
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_SIGSTOP = 19
 # Sent to us, meant for the command.
 _PASSED_ON = (const.SIGHUP, const.SIGINT, const.SIGQUIT, const.SIGTERM)
 
@@ -75,6 +78,9 @@ class _Entry(Record):
     capabilities: int
     no_new_privileges: bool
     seccomp: tuple[bytes, ...]
+    cpu_affinity: tuple[int, ...]
+    persona: int
+    labels: LabelSpec
     command: Command
     environment: tuple[tuple[str, str], ...]
 
@@ -113,7 +119,7 @@ def _on_terminal(state: MachineState, command: Command) -> int:
 
     master, _ = open_terminal(state)
     slave = terminal.open_slave(master)
-    os.fchown(slave, find_user(state, command.user).uid, -1)
+    os.fchown(slave, _on_host(state, find_user(state, command.user).uid), -1)
     child = start(state, command, (slave, slave, slave), controlling=True)
     os.close(slave)
     outcome = forward(master, pidfd=child.pidfd, escape=True)
@@ -121,6 +127,14 @@ def _on_terminal(state: MachineState, command: Command) -> int:
         return exit_status(child)
     os.close(master)  # hangs up: SIGHUP for the session inside
     return EXIT_SIGNAL_BASE + (outcome.signal or const.SIGHUP)
+
+
+def _on_host(state: MachineState, uid: int) -> int:
+    """Return what a user of the machine is on the host; -1, which changes nothing, for none."""
+    for inside, outside, count in procfs.id_map(state.leader):
+        if inside <= uid < inside + count:
+            return outside + uid - inside
+    return -1
 
 
 def open_leader(state: MachineState) -> int:
@@ -135,7 +149,7 @@ def open_leader(state: MachineState) -> int:
     try:
         pidfd = process.pidfd_open(state.leader)
         # The PID was the leader's after the pidfd was had, so it was before.
-        if process.start_ticks(state.leader) == state.leader_start:
+        if start_ticks(state.leader) == state.leader_start:
             return pidfd
         os.close(pidfd)
     except (ProcessLookupError, FileNotFoundError):
@@ -227,6 +241,9 @@ def _prepare(
         capabilities=state.capabilities,
         no_new_privileges=state.no_new_privileges,
         seccomp=_read_seccomp(state.seccomp) if state.seccomp else (),
+        cpu_affinity=state.cpu_affinity,
+        persona=state.persona,
+        labels=state.labels,
         command=command,
         environment=_environment(user, command.environment, on_terminal=controlling),
     )
@@ -277,6 +294,8 @@ def _become(entry: _Entry, report: int) -> NoReturn:
     act = "enter"
     try:
         _take_stdio(entry)
+        act = "set the labels for"
+        _set_labels(entry.labels)
         act = "join the namespaces of"
         namespaces.setns(entry.pidfd, entry.flags)
         process.join_new_keyring()
@@ -295,6 +314,14 @@ def _become(entry: _Entry, report: int) -> NoReturn:
     os._exit(EXIT_FAILURE)
 
 
+def _set_labels(labels: LabelSpec) -> None:
+    """Have the command's execve(2) take the machine's labels, by the host's /proc."""
+    if labels.selinux:
+        kernel_labels.write_selinux_exec(kernel_labels.open_selinux_exec(), labels.selinux)
+    if labels.apparmor:
+        kernel_labels.write_apparmor_exec(kernel_labels.open_apparmor_exec(), labels.apparmor)
+
+
 def _take_stdio(entry: _Entry) -> None:
     os.setsid()
     if entry.controlling:
@@ -304,18 +331,22 @@ def _take_stdio(entry: _Entry) -> None:
             os.dup2(fd, number)
     process.close_range(3, on_exec=True)
     for number in range(1, _signal.NSIG):
-        if number not in (const.SIGKILL, _SIGSTOP) and _signal.getsignal(number) is not None:
+        if _signal.getsignal(number) not in (None, _signal.SIG_DFL):
             _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     os.umask(0o022)
 
 
 def _confine(entry: _Entry) -> None:
-    """Take on the machine's limits and the user.
+    """Take on the machine's attributes, limits and the user.
 
     The filter first, as it may want CAP_SYS_ADMIN, then the bounding set, as it wants
     CAP_SETPCAP; the other sets last, as the machine may be denied CAP_SETUID.
     """
+    if entry.cpu_affinity:
+        os.sched_setaffinity(0, entry.cpu_affinity)
+    if entry.persona >= 0:
+        process.set_personality(entry.persona)
     if entry.no_new_privileges:
         process.set_no_new_privileges()
     if entry.seccomp:

@@ -8,7 +8,8 @@ import sys
 from machinectl_py.codec import decode
 from machinectl_py.errors import EXIT_REBOOT, PymachineError
 from machinectl_py.kernel import cgroupfs
-from machinectl_py.layout import machine_dir
+from machinectl_py.kernel.locks import drop_lock
+from machinectl_py.layout import lock_path, machine_dir
 from machinectl_py.runtime.journal import remove_state, undo_journal
 from machinectl_py.runtime.recover import make_hooks
 from machinectl_py.runtime.state import read_state, read_text
@@ -55,7 +56,8 @@ def clean_up(name: str, lock: int, root_lock: int) -> None:
         # Kept for the next verb, which finds the lock free and tries again.
         os.write(2, f"pymachine: {error.message}\n".encode())
         os._exit(1)
-    remove_state(name, lock)
+    remove_state(name)
+    drop_lock(lock_path(name), lock)
 
 
 def _reboot(told: dict[str, Any]) -> int:

@@ -68,7 +68,12 @@ def run_foreground(spec: MachineSpec, facts: HostFacts) -> int:
 
 
 def follow_foreground(
-    spec: MachineSpec, facts: HostFacts, *, signals: SignalPolicy, title: str = ""
+    spec: MachineSpec,
+    facts: HostFacts,
+    *,
+    signals: SignalPolicy,
+    title: str = "",
+    leave_reboot: bool = False,
 ) -> Ending:
     """Start a machine and stay with it to its end; one that reboots is started again.
 
@@ -82,6 +87,7 @@ def follow_foreground(
         facts: of this host, with `foreground`.
         signals: what SIGTERM and SIGINT mean.
         title: of the terminal's window meanwhile; "" leaves it.
+        leave_reboot: whether a reboot is left to our caller, as that of a unit is.
 
     Raises:
         PymachineError: it could not be started, or not again; nothing is left of it.
@@ -94,7 +100,7 @@ def follow_foreground(
         try:
             build.run()
             while (ending := _follow(build, signals, title, early)).rebooting:
-                if facts.manager == "unit":
+                if leave_reboot or facts.manager == "unit":
                     break
                 build, early = _again(build)
         except Aborted as error:

@@ -40,8 +40,11 @@ def become_init(walk: Walk, supervisor: Peer) -> NoReturn:
 
     def before(step: Step) -> None:
         if step is walk.plan.steps[-1]:
-            trace = [entry.to_data() for entry in walk.trace]
-            supervisor.send({"executing": 1, "trace": trace, "warnings": walk.context.warnings})
+            told = {"executing": 1, "trace": walk.trace, "warnings": walk.context.warnings}
+            supervisor.send(told)
+            # One that died before we asked the kernel to die with it, in our first step.
+            if supervisor.is_gone():
+                raise Aborted
 
     walk.before, walk.after = before, lambda _step: None
     walk.on_message = _stop_when_alone

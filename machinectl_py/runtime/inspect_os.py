@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from machinectl_py.kernel.paths import open_in_root
+from machinectl_py.kernel.chase import chase
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def read_inside(state: MachineState, path: str) -> str:
 
 
 def _read_regular(root: int, path: str) -> str:
-    handle = open_in_root(root, path, os.O_PATH)
+    handle = chase(root, path)
     try:
         if os.fstat(handle).st_mode & _S_IFMT != _S_IFREG:
             return ""

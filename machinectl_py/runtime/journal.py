@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import PymachineError
-from machinectl_py.layout import lock_path, machine_dir
+from machinectl_py.layout import machine_dir
 from machinectl_py.plan.context import Context, Hooks
 
 TYPE_CHECKING = False
@@ -43,27 +44,41 @@ class Journal:
         os.close(fd)
 
 
-def step_class(name: str) -> type[Step]:
-    """Return the class of a step that the journal names."""
-    from machinectl_py.plan.steps import (
-        birth,
-        cgroup,
-        host,
-        journal_forward,
-        links,
-        tunnel,
-        unix_export,
-    )
+# Where the steps of lifetime "host" are, below plan/steps; imported one by one.
+_STEPS = {
+    "lock-root": "host.LockRoot",
+    "make-cgroup": "cgroup.MakeCgroup",
+    "start-scope": "cgroup.StartScope",
+    "register-machine": "birth.RegisterMachine",
+    "dig-tunnel": "tunnel.DigTunnel",
+    "mount-unix-export": "unix_export.MountUnixExport",
+    "forward-journal": "journal_forward.ForwardJournal",
+    "make-zone": "links.MakeZone",
+    "add-veth": "links.AddVeth",
+    "hold-network": "links.HoldNetwork",
+    "move-link": "links.MoveLink",
+    "hold-id-range": "users.HoldIdRange",
+    "make-temporaries": "overlay.MakeTemporaries",
+    "make-work-directories": "overlay.MakeWorkDirectories",
+    "make-layer": "ephemeral.MakeLayer",
+    "lock-snapshot": "ephemeral.LockSnapshot",
+    "snapshot-root": "ephemeral.SnapshotRoot",
+}
 
-    kinds: tuple[type[Step], ...] = (
-        *(host.LockRoot, cgroup.MakeCgroup, cgroup.StartScope, birth.RegisterMachine),
-        *(tunnel.DigTunnel, unix_export.MountUnixExport, journal_forward.ForwardJournal),
-        *(links.MakeZone, links.AddVeth, links.HoldNetwork, links.MoveLink),
-    )
-    for kind in kinds:
-        if kind.name == name:
-            return kind
-    raise PymachineError(f"The journal names a step '{name}' that is not known")
+
+def step_class(name: str) -> type[Step]:
+    """Return the class of a step that the journal names.
+
+    Raises:
+        PymachineError: there is none of that name.
+    """
+    if name not in _STEPS:
+        raise PymachineError(f"The journal names a step '{name}' that is not known")
+    file, _, kind = _STEPS[name].partition(".")
+    module = f"machinectl_py.plan.steps.{file}"
+    __import__(module)
+    found: type[Step] = getattr(sys.modules[module], kind)
+    return found
 
 
 def undo_journal(
@@ -117,10 +132,8 @@ def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
     return list(pending.values()), gave
 
 
-def remove_state(name: str, lock: int) -> None:
-    """Remove the state directory, then the lock: the machine is gone."""
-    from machinectl_py.kernel.locks import drop_lock
-
+def remove_state(name: str) -> None:
+    """Remove the state directory; the lock is the caller's to drop after it."""
     directory = machine_dir(name)
     try:
         for entry in os.listdir(directory):
@@ -128,4 +141,3 @@ def remove_state(name: str, lock: int) -> None:
         os.rmdir(directory)
     except FileNotFoundError:
         pass
-    drop_lock(lock_path(name), lock)

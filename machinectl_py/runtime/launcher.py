@@ -9,13 +9,14 @@ import time
 
 from machinectl_py.codec import encode
 from machinectl_py.errors import PymachineError
+from machinectl_py.kernel import process
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.context import Context
 from machinectl_py.record import Record
 from machinectl_py.runtime.finish import clean_up
 from machinectl_py.runtime.journal import Journal
-from machinectl_py.runtime.recover import make_hooks
+from machinectl_py.runtime.recover import make_hooks, remove_left
 from machinectl_py.runtime.state import find_running, write_whole
 from machinectl_py.runtime.supervisor import Build
 from machinectl_py.runtime.walk import (
@@ -46,7 +47,7 @@ class Started(Record):
 
 
 def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
-    """Return the walk of a plan to be begun; what a killed supervisor left is removed first.
+    """Return the walk of a plan to be begun; with the lock, what a killed supervisor left goes.
 
     Raises:
         ConfigError, UnsupportedError: there is no plan for this spec on this host.
@@ -59,6 +60,8 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
     journal = Journal(spec.name)
 
     def after(step: Step) -> None:
+        if step.name == "lock-machine":
+            remove_left(spec.name)
         if step.name == "make-state-directory":
             directory = machine_dir(spec.name)
             # They hold credentials, and passwords of bound users.
@@ -67,7 +70,6 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
         journal.after(step, context)
 
     walk.before, walk.after = journal.before, after
-    find_running(spec.name)  # removes what a killed supervisor left
     return walk
 
 
@@ -128,7 +130,9 @@ class Background:
 
     def _start(self, wait: bool, timeout: float) -> None:
         self.walk.run()
-        trace = [entry.to_data() for entry in self.walk.trace if entry.index > self._forked_at()]
+        trace = [row for row in self.walk.trace if row[0] > self._forked_at()]
+        if "registered" in self.walk.context.slots:  # which no step waits for, but the state shows
+            self._send({"slot": "registered", "value": 1})
         self._send({"done": 1, "trace": trace})
         while not self.built:
             self._turn(None)
@@ -217,7 +221,9 @@ class Background:
         """Fork the supervisor; only the launcher returns."""
         ours, theirs = Peer.pair()
         _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM))
-        pid = os.fork()
+        # The process that MAINPID= names must be systemd's own child: what is not gets SIGKILL
+        # where it should be waited for after SIGTERM.
+        pid = process.fork_orphan() if self.facts.manager == "unit" else os.fork()
         if pid == 0:
             ours.close()
             self._supervise(theirs)

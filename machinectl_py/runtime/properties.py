@@ -10,6 +10,7 @@ import time
 
 from machinectl_py.kernel import cgroupfs, procfs
 from machinectl_py.kernel.process import pidfd_open
+from machinectl_py.layout import CLASS, SERVICE
 from machinectl_py.runtime.state import read_notify
 
 TYPE_CHECKING = False
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from machinectl_py.runtime.state import MachineState
 
     Value = str | int | bool | tuple[str, ...] | tuple[int, ...]
-
-SERVICE = "pymachine"  # as we register with systemd-machined
-CLASS = "container"
 
 
 def _leader_pidfd_id(state: MachineState) -> int:
@@ -113,6 +111,9 @@ PROPERTIES: dict[str, Callable[[MachineState], Value]] = {
     "OS": _os_release("ID"),
     "OSVersion": _os_release("VERSION_ID"),
     "OSPrettyName": _os_release("PRETTY_NAME"),
+    "PrivateUsers": lambda state: state.uid_count > 0,
+    "UIDShift": lambda state: state.uid_base,
+    "UIDCount": lambda state: state.uid_count,
     "PrivateNetwork": lambda state: state.private_network,
     "Addresses": _addresses,
     "CapabilityBoundingSet": _bounding_set,

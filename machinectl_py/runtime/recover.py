@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from machinectl_py.kernel.locks import take_lock
+from machinectl_py.kernel.locks import drop_lock, take_lock
 from machinectl_py.layout import LOCK_DIR, lock_path
 from machinectl_py.plan.context import Hooks
 from machinectl_py.runtime.journal import remove_state, undo_journal
@@ -37,12 +37,22 @@ def recover(name: str) -> None:
         PymachineError: something could not be undone; the state is kept for another try.
     """
     os.makedirs(LOCK_DIR, mode=0o755, exist_ok=True)
-    lock = take_lock(lock_path(name))
+    lock = take_lock(lock_path(name), start=1)
     if lock is None:  # another verb is at it, or it is being started anew
         return
     try:
-        undo_journal(name, make_hooks(), {})
+        remove_left(name)
     except BaseException:
         os.close(lock)
         raise
-    remove_state(name, lock)
+    drop_lock(lock_path(name), lock)
+
+
+def remove_left(name: str) -> None:
+    """Undo the journal of a machine whose lock the caller has; nothing if none is there.
+
+    Raises:
+        PymachineError: as of `recover`.
+    """
+    undo_journal(name, make_hooks(), {})
+    remove_state(name)

@@ -2,7 +2,8 @@
 
 The supervisor holds the lock of its machine for life, by an open file description: the lock is
 taken if and only if a supervisor lives, whatever became of the process that started it. So a
-machine whose lock can be had is a leftover, and whoever finds it undoes its journal.
+machine whose lock can be had is a leftover, and whoever finds it undoes its journal, with the
+lock from its second byte on: that keeps a start waiting, but nobody takes it for a supervisor's.
 
 Files in the directory, each written whole and renamed:
 
@@ -19,10 +20,11 @@ from __future__ import annotations
 import os
 
 from machinectl_py.codec import decode, encode
+from machinectl_py.config.spec import LabelSpec
 from machinectl_py.errors import ConflictError, NotFoundError
 from machinectl_py.kernel.locks import is_locked
-from machinectl_py.kernel.process import start_ticks
-from machinectl_py.layout import MACHINES_DIR, lock_path, machine_dir
+from machinectl_py.kernel.start_time import start_ticks
+from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, lock_path, machine_dir
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -57,7 +59,12 @@ class MachineState(Record):
     started_monotonic: int  # CLOCK_MONOTONIC of the start, in microseconds
     clock_offset: int  # what the machine's CLOCK_MONOTONIC adds to the host's, in nanoseconds
     network_interfaces: tuple[int, ...] = ()  # the host's link that leads to the machine
+    uid_base: int = 0  # the host's id of 0 inside
+    uid_count: int = 0  # how many ids there are inside; 0 without a user namespace
     boots: int = 1  # how often its init has been started since `boot`
+    cpu_affinity: tuple[int, ...] = ()  # (): all
+    persona: int = -1  # of personality(2); -1: as the host's
+    labels: LabelSpec = LabelSpec()  # of the processes
 
 
 class NotifyState(Record):
@@ -76,6 +83,7 @@ class TraceEntry(Record):
     describe: str
     start: int  # CLOCK_MONOTONIC of the host, in nanoseconds
     duration: int  # nanoseconds
+    standing: bool = False  # since an earlier boot of the machine, and not done anew
 
 
 def write_whole(path: str, text: str, mode: int = 0o644) -> None:
@@ -153,11 +161,17 @@ def read_trace(name: str) -> tuple[TraceEntry, ...]:
 
 
 def machine_names() -> tuple[str, ...]:
-    """Return the names of the machines that have a state directory, sorted; some may be stale."""
-    try:
-        return tuple(sorted(os.listdir(MACHINES_DIR)))
-    except FileNotFoundError:
-        return ()
+    """Return the names of the machines that have a state directory or a lock, sorted.
+
+    Some may be stale.
+    """
+    names: set[str] = set()
+    for directory in (MACHINES_DIR, LOCK_DIR):
+        try:
+            names.update(os.listdir(directory))
+        except FileNotFoundError:
+            continue
+    return tuple(sorted(names))
 
 
 def leader_alive(state: MachineState) -> bool:
@@ -198,7 +212,9 @@ def is_supervised(name: str) -> bool:
 def find_running(name: str) -> MachineState | None:
     """Return the machine's state if it runs; remove what it left if it no longer does."""
     if not is_supervised(name):
-        if os.geteuid() == 0 and os.path.isdir(machine_dir(name)):
+        # Its lock alone is left of one that was killed first of all, or last.
+        left = os.path.isdir(machine_dir(name)) or os.path.exists(lock_path(name))
+        if left and os.geteuid() == 0:
             from machinectl_py.runtime.recover import recover
 
             recover(name)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 
 from machinectl_py.errors import ConflictError, DeniedError, UnsupportedError
 from machinectl_py.kernel import cgroupfs
-from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal, start_ticks
+from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.runtime.state import find_running, is_supervised, read_notify, require_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from machinectl_py.runtime.state import MachineState
 
 # systemd(1), "Signals": SIGRTMIN+4 starts poweroff.target, SIGRTMIN+5 reboot.target.
@@ -32,8 +36,12 @@ def _signal_leader(state: MachineState, number: int) -> None:
         os.close(pidfd)
 
 
-def _wait(name: str, timeout: float, over: object) -> None:
-    assert callable(over)
+def _wait(
+    name: str,
+    timeout: float,
+    over: Callable[[], bool],
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
     deadline = time.monotonic() + timeout if timeout else None
     while not over():
         if deadline is not None and time.monotonic() > deadline:
@@ -41,11 +49,34 @@ def _wait(name: str, timeout: float, over: object) -> None:
                 f"Machine '{name}' has not ended within {timeout:g} s",
                 f"'pymachine terminate {name}' ends it at once.",
             )
-        time.sleep(_STEP)
+        pause(_STEP)
+
+
+def _until_end_of(pid: int) -> Callable[[float], None]:
+    """Return what sleeps for some seconds, the one time until this process has ended."""
+    poll = select.poll()
+    try:
+        poll.register(pidfd_open(pid), select.POLLIN)
+    except ProcessLookupError:
+        pass
+
+    def pause(seconds: float) -> None:
+        for pidfd, _ in poll.poll(seconds * 1000):
+            poll.unregister(pidfd)
+            os.close(pidfd)
+
+    return pause
+
+
+def _wait_gone(state: MachineState, timeout: float) -> None:
+    """Wait until nothing is left of a machine; its supervisor is the last, or systemd's scope."""
+    _wait(state.name, timeout, lambda: _gone(state), _until_end_of(state.supervisor))
 
 
 def _gone(state: MachineState) -> bool:
-    return not is_supervised(state.name) and not os.path.isdir(state.cgroup)
+    """Say whether nothing is left; what a supervisor that is killed meanwhile leaves is removed."""
+    running = find_running(state.name) is not None or is_supervised(state.name)
+    return not running and not os.path.isdir(state.cgroup)
 
 
 def poweroff(name: str, timeout: float) -> None:
@@ -61,8 +92,7 @@ def poweroff(name: str, timeout: float) -> None:
     """
     state = require_running(name)
     _signal_leader(state, _POWEROFF if state.kind == "boot" else _SIGTERM)
-    _wait(name, timeout, lambda: _gone(state))
-    find_running(name)
+    _wait_gone(state, timeout)
 
 
 def reboot(name: str, timeout: float) -> None:
@@ -85,8 +115,7 @@ def terminate(name: str) -> None:
     """Kill every process of the machine and wait until nothing is left of it."""
     state = require_running(name)
     _signal_leader(state, _SIGKILL)
-    _wait(name, 30, lambda: _gone(state))
-    find_running(name)
+    _wait_gone(state, 30)
 
 
 def kill(name: str, number: int, whom: str) -> None:

@@ -11,8 +11,11 @@ import time
 from machinectl_py.codec import encode
 from machinectl_py.errors import PymachineError
 from machinectl_py.kernel import cgroupfs
-from machinectl_py.kernel.process import pidfd_send_signal, start_ticks
+from machinectl_py.kernel.process import pidfd_send_signal
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.layout import machine_dir
+from machinectl_py.plan.build_security import persona
+from machinectl_py.plan.users import ids_of
 from machinectl_py.runtime import init_wrapper
 from machinectl_py.runtime.state import MachineState, write_state, write_whole
 from machinectl_py.runtime.walk import Aborted, Peer, Walk, failure, print_warnings
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
+    from machinectl_py.runtime.state import TraceEntry
 
 
 class Build:
@@ -36,7 +40,8 @@ class Build:
         self.context: Context = walk.context
         self.executing = self.executed = False
         self.launcher_done = "launcher" in walk.places
-        self.other_trace: list[dict[str, Any]] = []
+        self.other_trace: list[list[int]] = []
+        self.standing_trace: list[TraceEntry] = []  # of steps that an earlier boot has walked
         self.phase = "opening"
         self.boots = 1
         self.started = time.time_ns() // 1000
@@ -70,9 +75,11 @@ class Build:
         self._pass_on(self.context.warnings)
         self.phase = "running"
         self.publish()
-        entries = [entry.to_data() for entry in self.walk.trace] + self.other_trace
-        entries.sort(key=lambda entry: int(entry["index"]))
-        write_whole(f"{machine_dir(self.spec.name)}/trace.json", encode(entries))
+        rows = (*self.walk.trace, *self.other_trace)
+        entries = [*self.standing_trace, *(self.walk.trace_entry(*row) for row in rows)]
+        entries.sort(key=lambda entry: entry.index)
+        text = encode([entry.to_data() for entry in entries])
+        write_whole(f"{machine_dir(self.spec.name)}/trace.json", text)
 
     def _become_init(self) -> NoReturn:
         self._inside.close()
@@ -109,12 +116,24 @@ class Build:
                 started_monotonic=self.started_monotonic,
                 clock_offset=self._number("clock-offset"),
                 boots=self.boots,
+                cpu_affinity=spec.cpu_affinity,
+                labels=spec.labels,
+                persona=(
+                    persona(spec.personality, self.facts.security) if spec.personality else -1
+                ),
+                uid_base=context.number("id-base") if "id-base" in context.slots else 0,
+                uid_count=self._id_count(),
             )
         )
 
     def _number(self, slot: str) -> int:
         value = self.context.slots.get(slot, 0)
         return value if isinstance(value, int) else 0
+
+    def _id_count(self) -> int:
+        """Return how many ids the machine has from its base on; 0 without a user namespace."""
+        users = self.spec.users
+        return 0 if users.mode == "no" else ids_of(users)
 
     def _heard(self, peer: str, message: dict[str, Any]) -> None:
         self.other_trace += message.get("trace", [])

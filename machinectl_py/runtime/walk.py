@@ -3,7 +3,7 @@
 Messages are JSON in packets of a SOCK_SEQPACKET socket, a descriptor beside them as SCM_RIGHTS:
 
     {"slot": NAME, "value": VALUE}   a step elsewhere gave it
-    {"trace": [ENTRY…]}              how the steps of a place went
+    {"trace": [[INDEX, START, DURATION]…]}   how the steps of a place went; see `TraceEntry`
     {"failed": {…}}                  a `StepError` as data, or {"message":, "hint":}
     {"abort": 1}                     the launcher was interrupted
     {"warnings": [TEXT…]}            for the user: what was passed over
@@ -21,7 +21,7 @@ import time
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import PymachineError, StepError
-from machinectl_py.plan.context import DESCRIPTOR_SLOTS
+from machinectl_py.plan.context import DESCRIPTOR_SLOTS, HANDED_OVER
 from machinectl_py.runtime.state import TraceEntry
 
 TYPE_CHECKING = False
@@ -80,6 +80,12 @@ class Peer:
         data, ancillary, _, _ = self.socket.recvmsg(_PACKET, space, _socket.MSG_CMSG_CLOEXEC)
         return data, ancillary
 
+    def is_gone(self) -> bool:
+        """Say whether the other end is closed, whatever it sent before."""
+        poll = select.poll()
+        poll.register(self.socket.fileno(), 0)
+        return bool(poll.poll(0))
+
     def close(self) -> None:
         """Close this end."""
         self.socket.close()
@@ -115,7 +121,7 @@ class Walk:
         """Walk the steps of these places; peers are added as they are born."""
         self.plan, self.context, self.places = plan, context, places
         self.peers: dict[str, Peer] = {}
-        self.trace: list[TraceEntry] = []
+        self.trace: list[tuple[int, int, int]] = []  # index, start, duration; as in `TraceEntry`
         self.before: Callable[[Step], None] = lambda _step: None
         self.after: Callable[[Step], None] = lambda _step: None
         self.skip: Callable[[Step], bool] = lambda _step: False
@@ -146,7 +152,8 @@ class Walk:
                 raise self._step_error(step, index, total, error) from error
             self._tell(step)
             self.after(step)
-            self._note(index, step, begun)
+            now = time.monotonic_ns()
+            self.trace.append((index, begun - self.context.clock_offset, now - begun))
 
     def wait_slot(self, slot: str) -> None:
         """Handle messages until a slot is filled."""
@@ -184,21 +191,22 @@ class Walk:
                 continue
             value = self.context.slots[slot]
             fd = value if slot in DESCRIPTOR_SLOTS and isinstance(value, int) else -1
-            for peer in self.peers.values():
-                peer.send({"slot": slot, "value": value}, fd)
+            for name, peer in self.peers.items():
+                if fd < 0 or name != "launcher":
+                    peer.send({"slot": slot, "value": value}, fd)
+            if fd >= 0 and slot in HANDED_OVER:
+                os.close(fd)
 
-    def _note(self, index: int, step: Step, begun: int) -> None:
-        now = time.monotonic_ns()
-        offset = self.context.clock_offset
-        self.trace.append(
-            TraceEntry(
-                index=index,
-                name=step.label(),
-                place=step.place,
-                describe=step.describe(),
-                start=begun - offset,
-                duration=now - begun,
-            )
+    def trace_entry(self, index: int, start: int, duration: int) -> TraceEntry:
+        """Return how a step of any place went, with what it is."""
+        step = self.plan.steps[index - 1]
+        return TraceEntry(
+            index=index,
+            name=step.label(),
+            place=step.place,
+            describe=step.describe(),
+            start=start,
+            duration=duration,
         )
 
     def _fail_if_asked(self, step: Step) -> None:

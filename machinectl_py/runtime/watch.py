@@ -141,7 +141,7 @@ class Watch:
         for line in data.decode(errors="replace").split("\n"):
             if line == "READY=1":
                 self.ready = self.ready or time.monotonic_ns() // 1000
-                self._to_caller("READY=1\n")
+                self._ready_to_caller()
             elif line.startswith("STATUS="):
                 self.status = line[7:]
                 self._to_caller(f"STATUS=Container running: {line[7:]}")
@@ -162,6 +162,10 @@ class Watch:
     def _to_caller(self, text: str) -> None:
         if self.settings["caller"]:
             tell_service_manager(text)
+
+    def _ready_to_caller(self) -> None:
+        if self.launcher is None:  # else it tells READY=1 with MAINPID=, in one message
+            self._to_caller("READY=1\n")
 
     def _to_launcher(self, line: bytes) -> None:
         if self.launcher is None:

@@ -2,6 +2,7 @@
 """Run tests in a container host: a Debian tree booted so that systemd is its PID 1.
 
     host.py [--suite=SUITE] [--host-by=nspawn] -- [OPTION OF PYTEST…]
+    host.py [--suite=SUITE] [--host-by=nspawn] --command -- COMMAND [ARGUMENT…]
     host.py [--suite=SUITE] [--host-by=nspawn] --shell
 
 The host is an overlay on a tree (see `trees.py`); the source tree is at /srv/pymachine in it,
@@ -138,18 +139,43 @@ def wait_until_up(init: int) -> None:
 def run_inside(root: Path, init: int, command: list[str], *, terminal: bool = False) -> int:
     """Run a command in the host as a unit of it, our output its own; return its exit status.
 
-    The status comes by a file: that of systemd-run is 0 when the host goes down under it.
+    The status comes by a file: that of systemd-run is 0 when the host goes down under it. The
+    output does too but for a terminal's: `systemd-run --pipe --wait` is told of the end by the
+    message bus, and tests restart that.
     """
     names = ("PYMACHINE_TEST_TREE", "PYMACHINE_TEST_SUITE", "TERM", "COLUMNS")
     kept = [f"--setenv={name}" for name in names if name in os.environ]
-    unit = ["systemd-run", "--quiet", "--collect", "--wait", "--pty" if terminal else "--pipe"]
-    where = [f"--working-directory={INSIDE}", *kept]
-    shell = ["/bin/sh", "-c", '"$@"; echo $? >/srv/status', "sh"]
-    subprocess.run([*enter(init), *unit, *where, *shell, *command], check=False)
+    unit = ["systemd-run", "--quiet", "--collect", f"--working-directory={INSIDE}", *kept]
+    shell = ["/bin/sh", "-c", '"$@"; echo $? >/srv/status', "sh", *command]
+    if terminal:
+        subprocess.run([*enter(init), *unit, "--pty", "--wait", *shell], check=False)
+    else:
+        output = [f"--property=Standard{name}=append:/srv/output" for name in ("Output", "Error")]
+        ended = "--property=ExecStopPost=/bin/touch /srv/ended"
+        subprocess.run([*enter(init), *unit, *output, ended, *shell], check=True)
+        copy_output(root, init)
     try:
         return int(Path(root, "srv/status").read_text())
     except FileNotFoundError as error:
         raise HostError("the tests did not come to their end") from error
+
+
+def copy_output(root: Path, init: int) -> None:
+    """Copy the host's /srv/output to ours, until its /srv/ended is there or it ends."""
+    output, ended = Path(root, "srv/output"), Path(root, "srv/ended")
+    position = 0
+    while True:
+        over = ended.exists() or not Path(f"/proc/{init}").exists()
+        if output.exists():
+            with output.open("rb") as file:
+                file.seek(position)
+                data = file.read()
+            position += len(data)
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+        if over:
+            return
+        time.sleep(0.05)
 
 
 def main() -> int:
@@ -158,9 +184,11 @@ def main() -> int:
     parser.add_argument("--suite", default="", help="of the host's tree; default: as this host's")
     parser.add_argument("--host-by", choices=BOOTED_BY, default="pymachine", help="who boots it")
     parser.add_argument("--shell", action="store_true", help="a shell instead of tests")
-    parser.add_argument("pytest", nargs="*")
+    parser.add_argument("--command", action="store_true", help="WORD… is a command, not pytest's")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="options of pytest")
     arguments = parser.parse_args()
-    command = ["/usr/bin/python3", "-m", "pytest", *arguments.pytest]
+    pytest = [] if arguments.command else ["/usr/bin/python3", "-m", "pytest"]
+    command = ["/bin/bash"] if arguments.shell else [*pytest, *arguments.words]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     apart.private_mounts()
     with tempfile.TemporaryDirectory(prefix="pymachine-host-", dir="/var/tmp") as work:
@@ -172,8 +200,7 @@ def main() -> int:
             with BOOTED_BY[arguments.host_by](root, log) as init:
                 wait_until_up(init)
                 print(f"host booted in {time.monotonic() - started:.1f} s", flush=True)
-                shell = ["/bin/bash"] if arguments.shell else command
-                return run_inside(root, init, shell, terminal=arguments.shell)
+                return run_inside(root, init, command, terminal=arguments.shell)
         except HostError as error:
             sys.stderr.write(log.read_text(errors="replace"))
             print(f"host.py: {error}", file=sys.stderr)
@@ -186,5 +213,7 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except trees.TreeError as error:
+        sys.exit(f"host.py: {error}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

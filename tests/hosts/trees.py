@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,10 @@ OPTIONS = (
 )
 
 
+class TreeError(Exception):
+    """A tree cannot be built here."""
+
+
 def host_suite() -> str:
     """Return the code name of the Debian that we run on, or of the stable one known here."""
     with open("/etc/os-release", encoding="utf-8") as file:
@@ -58,7 +63,13 @@ def tree_path(kind: str, suite: str = "") -> Path:
 
 
 def sources(suite: str) -> list[str]:
-    """Return apt's lines for a suite, by the mirrors that this host is configured with."""
+    """Return apt's lines for a suite, by the mirrors that this host is configured with.
+
+    Raises:
+        TreeError: it has none, or no apt.
+    """
+    if not shutil.which("apt-get"):
+        raise TreeError("trees are built from apt's mirrors, and this host has no apt")
     ours = host_suite()
     shown = subprocess.run(
         ["apt-get", "indextargets", "--format=$(REPO_URI) $(RELEASE)", "Created-By: Packages"],
@@ -72,13 +83,19 @@ def sources(suite: str) -> list[str]:
         if release == ours or release.startswith(f"{ours}-"):
             release = suite + release.removeprefix(ours)
             lines.append(f"deb [signed-by={KEYRING}] {uri} {release} main")
-    return lines or [f"deb [signed-by={KEYRING}] http://deb.debian.org/debian {suite} main"]
+    if not lines:
+        raise TreeError(
+            f"apt has no mirror of '{ours}' configured to build the tree of '{suite}' from: "
+            "give a tree that is there, as PYMACHINE_TEST_TREE, or build it on a Debian host"
+        )
+    return lines
 
 
 def build(kind: str, suite: str = "") -> Path:
     """Return the tree, built if it is not there: aside, then renamed.
 
     Raises:
+        TreeError: there is no mirror to build it from.
         subprocess.CalledProcessError: mmdebstrap failed; it has said why.
     """
     path = tree_path(kind, suite)
@@ -103,5 +120,8 @@ def build(kind: str, suite: str = "") -> Path:
 
 
 if __name__ == "__main__":
-    for word in sys.argv[1:]:
-        print(build(*word.split(":")))
+    try:
+        for word in sys.argv[1:]:
+            print(build(*word.split(":")))
+    except TreeError as error:
+        sys.exit(f"trees.py: {error}")

@@ -56,7 +56,8 @@ def command(spec: MachineSpec, *how: str) -> list[str]:
 
     Args:
         spec: of the machine.
-        how: "nspawn" or "background" for another way than `run`'s, and "keep-unit".
+        how: "nspawn", "background" or "sleeping" (idem, but no init that tells when it is
+            ready) for another way than `run`'s, and "keep-unit".
     """
     with tempfile.NamedTemporaryFile("w", prefix="pymachine-spec-", delete=False) as file:
         file.write(encode(spec.to_data()))
@@ -75,6 +76,7 @@ def main() -> int:
     from machinectl_py.errors import PymachineError
     from machinectl_py.managers.choose import has_machined, manager_kind
     from machinectl_py.plan.facts import probe_facts
+    from machinectl_py.plan.mount_facts import probe_mounts
     from machinectl_py.runtime import foreground as in_foreground
     from machinectl_py.runtime import launcher
 
@@ -82,7 +84,7 @@ def main() -> int:
     spec = MachineSpec.from_data(decode(file.read_text()))
     file.unlink()
     how = sys.argv[2:]
-    foreground = "background" not in how
+    foreground = not {"background", "sleeping"} & set(how)
     manager = manager_kind(spec.cgroup.manager, "keep-unit" in how)
     facts = probe_facts(
         spec.root,
@@ -90,6 +92,8 @@ def main() -> int:
         register=spec.cgroup.register and has_machined(),
         foreground=foreground,
         bind_users=spec.bind_users.names,
+        users=spec.users,
+        mounts=probe_mounts(spec),
     )
     try:
         if "nspawn" in how:
@@ -99,7 +103,7 @@ def main() -> int:
             return ending.nspawn_exit_status
         if foreground:
             return in_foreground.run_foreground(spec, facts)
-        launcher.Background(spec, facts).start(wait=True, timeout=60)
+        launcher.Background(spec, facts).start(wait="sleeping" not in how, timeout=60)
     except PymachineError as error:
         print(f"pymachine: {error.message}", file=sys.stderr)
         return error.exit_status

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from machinectl_py.kernel import terminal
-from machinectl_py.kernel.process import start_ticks
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.runtime.state import read_state, write_state
 from tests.conftest import COMMAND
 from tests.integration import leaks

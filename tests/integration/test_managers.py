@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -20,6 +22,8 @@ from machinectl_py.managers.systemd import escape, unit_name
 from machinectl_py.plan.ports import CgroupPlace, CgroupRequest, RegisterRequest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+# Properties that systemd 252 has not.
+LATER = ("MemoryPressureWatch", "MemoryZSwapWriteback")
 KINDS = ["embedded", "systemd"] if systemd_runs() else ["embedded"]
 
 
@@ -64,6 +68,11 @@ def request_of(manager):
     yield make
     for request in made:
         manager.remove(manager.locate(request))
+
+
+def systemd_version() -> int:
+    text = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=True)
+    return int(text.stdout.split()[1].partition(".")[0])
 
 
 def cgroups():
@@ -289,6 +298,91 @@ class TestSystemd:
             "KillSignal": "23",
         }
 
+    @pytest.mark.parametrize(
+        ("name", "text", "shown"),
+        [
+            ("StartupCPUWeight", "200", None),
+            ("CPUQuotaPeriodSec", "20ms", ("CPUQuotaPeriodUSec", "20ms")),
+            ("MemoryMin", "1M", ("MemoryMin", "1048576")),
+            ("DefaultMemoryLow", "4096", None),
+            ("StartupAllowedCPUs", "0", None),
+            ("IOWeight", "70", None),
+            (
+                "IODeviceLatencyTargetSec",
+                "/dev/null 25ms",
+                ("IODeviceLatencyTargetUSec", "/dev/null 25ms"),
+            ),
+            ("DisableControllers", "io", None),
+            ("SocketBindDeny", "ipv4:tcp:80-89", ("SocketBindDeny", "ipv4:tcp80-89")),
+            ("SocketBindAllow", "any", None),
+            ("RestrictNetworkInterfaces", "~none0", None),
+            ("BPFProgram", "egress:/sys/fs/bpf/none", None),
+            ("ManagedOOMPreference", "avoid", None),
+            (
+                "ManagedOOMMemoryPressureLimit",
+                "50%",
+                ("ManagedOOMMemoryPressureLimit", "2147483647"),
+            ),
+            ("FinalKillSignal", "SIGABRT", ("FinalKillSignal", "6")),
+            ("SendSIGHUP", "yes", None),
+            ("RuntimeRandomizedExtraSec", "3s", ("RuntimeRandomizedExtraUSec", "3s")),
+            ("OOMPolicy", "continue", None),
+            ("Documentation", "man:pymachine(1)", None),
+            ("JobRunningTimeoutSec", "1min 30s", ("JobRunningTimeoutUSec", "1min 30s")),
+            ("CollectMode", "inactive-or-failed", None),
+            ("MemoryPressureWatch", "on", ("MemoryPressureWatch", "yes")),
+            ("MemoryZSwapWriteback", "no", None),
+        ],
+    )
+    def test_a_property_is_shown_as_it_was_given(
+        self, manager, process, request_of, name, text, shown
+    ):
+        if name in LATER and systemd_version() < 257:
+            pytest.skip(f"this systemd has no {name}")
+        place = manager.start(request_of(process().pid, properties=((name, text),)))
+        shown_name, value = shown or (name, text)
+        assert value in self.show(place.unit, shown_name)[shown_name]
+
+    @pytest.fixture
+    def device(self):
+        """Make a node of a device that the kernel has no driver for."""
+        node = Path("/dev/pymtest")
+        os.mknod(node, stat.S_IFCHR | 0o600, os.makedev(60, 1))  # local and experimental use
+        try:
+            with pytest.raises(OSError, match="pymtest") as caught:
+                node.open("rb")
+            if caught.value.errno != errno.ENXIO:
+                pytest.skip("this host keeps devices from us")
+            yield node
+        finally:
+            node.unlink()
+
+    @pytest.mark.parametrize(
+        ("properties", "expected"),
+        [
+            ((), errno.EPERM),
+            ((("DeviceAllow", "/dev/pymtest r"),), errno.ENXIO),
+            ((("DeviceAllow", "/dev/pymtest w"),), errno.EPERM),
+            ((("DeviceAllow", ""), ("DevicePolicy", "auto")), errno.ENXIO),
+        ],
+    )
+    def test_devices_are_kept_from_the_scope(
+        self, manager, request_of, device, properties, expected
+    ):
+        code = f"""
+import os
+input()
+try:
+    os.open({str(device)!r}, os.O_RDONLY)
+except OSError as error:
+    print(error.errno)
+"""
+        pipe = subprocess.PIPE
+        with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as child:
+            manager.start(request_of(child.pid, properties=properties))
+            said, _ = child.communicate(b"\n", timeout=20)
+        assert int(said) == expected
+
     def test_properties_mean_what_systemctl_says(self, manager, process, request_of):
         properties = (
             ("MemoryMax", "1G"),
@@ -501,6 +595,14 @@ class TestMachined:
 
     def test_unregister_of_an_unknown_machine_does_nothing(self):
         MachinedRegistrar().unregister("pymtest-none", 1)
+
+    def test_unregister_does_without_a_machined_that_cannot_start(self):
+        unit = "systemd-machined.service"
+        subprocess.run(["systemctl", "mask", "--runtime", "--now", "--quiet", unit], check=True)
+        try:
+            MachinedRegistrar().unregister("pymtest-none", 1)
+        finally:
+            subprocess.run(["systemctl", "unmask", "--runtime", "--quiet", unit], check=True)
 
     def test_registering_again_replaces_what_is_ours_or_dead(self, manager, registered):
         request = registered()

@@ -269,7 +269,7 @@ def test_a_link_of_others_is_in_the_way_and_stays(host, tree, name):
         (("--network-interface=lo:lo1",), "The link lo cannot leave its namespace"),
         (("--network-veth", "--network-interface=up1:host0"), "would be called host0"),
         (("--network-namespace-path=/etc/passwd",), "/etc/passwd is no network namespace"),
-        (("--network-namespace-path=/nowhere",), "Cannot open /nowhere"),
+        (("--network-namespace-path=/nowhere",), "There is no network namespace /nowhere"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )

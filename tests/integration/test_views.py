@@ -14,7 +14,7 @@ import pytest
 from machinectl_py.kernel import cgroupfs, procfs
 from machinectl_py.kernel.locks import drop_lock, take_lock
 from machinectl_py.kernel.namespaces import NAMESPACE_FLAGS
-from machinectl_py.kernel.process import start_ticks
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, lock_path, machine_dir
 from machinectl_py.runtime.state import MachineState, write_state, write_whole
 from machinectl_py.thirdparty import need

@@ -187,7 +187,7 @@ def test_credentials_of_our_service_are_passed_on(tmp_path, monkeypatch):
         ({"link_journal": "auto"}, True),
         ({"link_journal": "host"}, True),
         ({"link_journal": "no"}, False),
-        ({"link_journal": "host", "rootfs": RootSpec(ephemeral=True)}, False),
+        ({"link_journal": "auto", "rootfs": RootSpec(ephemeral=True)}, False),
     ],
 )
 def test_journals_are_linked(changes, linked):

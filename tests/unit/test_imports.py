@@ -16,7 +16,7 @@ ALLOWED = {
     *("__future__", "_collections_abc", "_stat", "genericpath", "os", "os.path", "posixpath"),
     *("stat", "types", "_json", "_struct", "struct", "_ctypes", "ctypes", "ctypes._endian"),
     *("_signal", "_socket", "errno", "fcntl", "select", "math", "pwd", "grp", "resource"),
-    *("termios", "array", "atexit", "_posixsubprocess"),
+    *("termios", "array", "atexit", "gc", "_posixsubprocess"),
 }
 HEAVY = ("argparse", "asyncio", "dataclasses", "dbus_next", "enum", "inspect", "json", "logging")
 HEAVY += ("pathlib", "pyroute2", "pyseccomp", "pystemd", "re", "seccomp", "shutil", "signal")

@@ -63,7 +63,14 @@ def test_only_its_owner_can_write_a_file_whatever_the_umask(compiled):
 
 @pytest.mark.parametrize(
     ("capabilities", "spec"),
-    [(2, SeccompSpec()), (1, SeccompSpec(allow=("bpf",))), (1, SeccompSpec(deny=("bpf",)))],
+    [
+        (2, SeccompSpec()),
+        (1, SeccompSpec(allow=("bpf",))),
+        (1, SeccompSpec(deny=("bpf",))),
+        (1, SeccompSpec(suppress_sync=True)),
+        (1, SeccompSpec(families=("AF_UNIX",))),
+        (1, SeccompSpec(profile="{}")),
+    ],
 )
 def test_each_input_has_programs_of_its_own(compiled, capabilities, spec):
     default = seccomp_cache.program_path(1, SeccompSpec())

@@ -11,7 +11,7 @@ import pytest
 from machinectl_py import layout
 from machinectl_py.errors import ConflictError, NotFoundError
 from machinectl_py.kernel.locks import drop_lock, take_lock
-from machinectl_py.kernel.process import start_ticks
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.runtime import state as module
 from machinectl_py.runtime.state import MachineState, NotifyState, TraceEntry
 
@@ -22,6 +22,7 @@ def _run_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "MACHINES_DIR", f"{tmp_path}/machines")
     monkeypatch.setattr(layout, "LOCK_DIR", f"{tmp_path}/locks")
     monkeypatch.setattr(module, "MACHINES_DIR", f"{tmp_path}/machines")
+    monkeypatch.setattr(module, "LOCK_DIR", f"{tmp_path}/locks")
     (tmp_path / "machines" / "m").mkdir(parents=True)
     (tmp_path / "locks").mkdir()
 
@@ -95,8 +96,10 @@ def test_a_trace_is_read_as_tuples_of_records(tmp_path):
 
 def test_names_are_sorted_and_none_without_the_directory(tmp_path, monkeypatch):
     (tmp_path / "machines" / "a").mkdir()
-    assert module.machine_names() == ("a", "m")
+    (tmp_path / "locks" / "b").touch()
+    assert module.machine_names() == ("a", "b", "m")
     monkeypatch.setattr(module, "MACHINES_DIR", f"{tmp_path}/none")
+    monkeypatch.setattr(module, "LOCK_DIR", f"{tmp_path}/none")
     assert module.machine_names() == ()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from machinectl_py.errors import ConfigError
 from machinectl_py.kernel.capabilities import parse_names
-from machinectl_py.plan.syscalls import GROUPS, allowed_calls, known_calls
+from machinectl_py.kernel.seccomp import Action
+from machinectl_py.plan.syscalls import GROUPS, allowed_calls, answers, known_calls
 
 
 @pytest.mark.parametrize("call", ["read", "execve", "clone3", "mount", "prctl", "seccomp"])
@@ -77,3 +80,28 @@ def test_an_unknown_name_is_refused_with_the_closest_known(side, name, line, hin
 def test_every_group_can_be_expanded():
     for group in GROUPS:
         assert allowed_calls(0, allow=(group,))
+
+
+def test_every_call_can_be_allowed_at_once():
+    assert set(allowed_calls(0, allow=("@known",))) == known_calls()
+
+
+def test_a_denied_call_can_have_an_errno_or_kill():
+    deny = ("@swap:ENOSYS", "ptrace:kill", "acct:13", "swapoff", "bpf")
+    assert answers(deny) == {
+        "swapon": Action(kind="ERRNO", number=errno.ENOSYS),
+        "ptrace": Action(kind="KILL_PROCESS"),
+        "acct": Action(kind="ERRNO", number=13),
+    }
+    assert not {"swapon", "ptrace", "acct", "swapoff"} & set(allowed_calls(-1, deny=deny))
+
+
+@pytest.mark.parametrize("text", ["", "EVERYTHING", "4096", "-1", "kil", "EPERM:EPERM"])
+def test_an_unknown_errno_is_refused(text):
+    with pytest.raises(ConfigError, match="neither an errno nor 'kill'"):
+        answers((f"ptrace:{text}",))
+
+
+def test_an_allowed_call_has_no_errno():
+    with pytest.raises(ConfigError, match="'bpf:EPERM' allows"):
+        allowed_calls(0, allow=("bpf:EPERM",))

@@ -14,9 +14,9 @@ from machinectl_py.cli.render import (
 )
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
+from machinectl_py.layout import CLASS, SERVICE
 from machinectl_py.runtime.inspect_network import machine_addresses
 from machinectl_py.runtime.inspect_os import os_release
-from machinectl_py.runtime.properties import CLASS, SERVICE
 from machinectl_py.runtime.state import running_machines
 
 TYPE_CHECKING = False

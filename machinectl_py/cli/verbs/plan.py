@@ -36,7 +36,7 @@ COMMAND = -1
 
 def run(arguments: Arguments) -> int:
     """Print the plan."""
-    target = resolve(arguments)
+    target = resolve(arguments, fill=False)
     values = read_values(arguments, target)
     words = target.words or values.get("parameters", ())
     spec, facts = make_machine(

@@ -19,10 +19,11 @@ from machinectl_py.cli.render import (
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.kernel import procfs
+from machinectl_py.layout import CLASS, SERVICE
 from machinectl_py.runtime.inspect_network import host_interfaces, machine_addresses
 from machinectl_py.runtime.inspect_os import os_release
 from machinectl_py.runtime.inspect_processes import cgroup_tree
-from machinectl_py.runtime.properties import CLASS, SERVICE, read_properties, ready_after, uptime
+from machinectl_py.runtime.properties import read_properties, ready_after, uptime
 from machinectl_py.runtime.state import read_notify, require_running
 
 TYPE_CHECKING = False

@@ -11,12 +11,16 @@ from machinectl_py.runtime.state import read_notify, read_trace, require_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.runtime.state import TraceEntry
 
 USAGE = "trace NAME [--svg=FILE]"
 SUMMARY = "Show how long each step of a machine's start took"
-DETAILS = ""
+DETAILS = """\
+After a reboot, the steps whose work still stands are not taken again: they are marked as standing,
+with the duration that they had."""
 EXAMPLE = "pymachine trace debian --svg=boot.svg"
 OPTIONS = (
     Option(name="--svg", value="FILE", help="draw the steps, and the boot until READY, in a file"),
@@ -42,22 +46,38 @@ def run(arguments: Arguments) -> int:
     if mode:
         print_json({"steps": [entry.to_data() for entry in trace], "ready": ready}, mode)
         return 0
-    place, begun = "", min((entry.start for entry in trace), default=0)
-    for entry in trace:
-        if entry.place != place:
-            place = entry.place
-            sys.stdout.write(f"{place}:\n")
-        sys.stdout.write(
-            f"{entry.index:>4} {(entry.start - begun) / 1e6:>8.2f} ms"
-            f" {entry.duration / 1e6:>+8.2f} ms  {entry.describe}\n"
-        )
-    if ready:
-        sys.stdout.write(f"READY=1 after {(ready - begun) / 1e6:.2f} ms\n")
+    for line in lines(trace, ready):
+        sys.stdout.write(f"{line}\n")
     return 0
 
 
+def lines(trace: tuple[TraceEntry, ...], ready: int) -> Iterator[str]:
+    """Yield the lines of the table: for each step when it began, and how long it took.
+
+    Args:
+        trace: the steps.
+        ready: CLOCK_MONOTONIC of READY=1 in nanoseconds, or 0.
+    """
+    place, begun = "", _begin(trace)
+    for entry in trace:
+        if entry.place != place:
+            place = entry.place
+            yield f"{place}:"
+        # What stands was begun in another boot, long before the first of these.
+        when = f"{(entry.start - begun) / 1e6:>8.2f} ms"
+        if entry.standing:
+            when = f"{'standing':>{len(when)}}"
+        yield f"{entry.index:>4} {when} {entry.duration / 1e6:>+8.2f} ms  {entry.describe}"
+    if ready:
+        yield f"READY=1 after {(ready - begun) / 1e6:.2f} ms"
+
+
+def _begin(trace: tuple[TraceEntry, ...]) -> int:
+    return min((entry.start for entry in trace if not entry.standing), default=0)
+
+
 def draw(name: str, trace: tuple[TraceEntry, ...], ready: int) -> str:
-    """Return an SVG picture of a trace.
+    """Return an SVG picture of a trace, without what stands from an earlier boot.
 
     Args:
         name: of the machine.
@@ -66,7 +86,7 @@ def draw(name: str, trace: tuple[TraceEntry, ...], ready: int) -> str:
     """
     from html import escape
 
-    begun = min((entry.start for entry in trace), default=0)
+    begun, trace = _begin(trace), tuple(entry for entry in trace if not entry.standing)
     built = max((entry.start + entry.duration for entry in trace), default=1)
     scale = _WIDTH / max(built - begun, 1)
     height = (len(trace) + 3) * _ROW

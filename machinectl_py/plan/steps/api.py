@@ -65,6 +65,12 @@ class MountSys(Step):
     man = "sysfs(5)"
     because = "/sys/firmware, /sys/power and the like are the host's business"
 
+    made_outside: bool = False  # the sysfs comes as a detached mount; mounting one is denied
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the slot of a sysfs made outside."""
+        return ("sysfs",) if self.made_outside else ()
+
     def describe(self) -> str:
         """Return the act."""
         return f"mount tmpfs on /sys, bind {'|'.join(_SYSFS_PARTS)} of a sysfs read-only"
@@ -78,15 +84,26 @@ class MountSys(Step):
         os.makedirs("/sys", exist_ok=True)
         kernel_mount.mount("tmpfs", "/sys", "tmpfs", _SEALED, "mode=0555,size=4m,nr_inodes=1k")
         os.mkdir("/sys/full")
-        kernel_mount.mount("sysfs", "/sys/full", "sysfs", _SEALED | const.MS_RDONLY)
+        if self.made_outside:
+            _attach(context.number("sysfs"), "/sys/full")
+        else:
+            kernel_mount.mount("sysfs", "/sys/full", "sysfs", _SEALED | const.MS_RDONLY)
         for part in _SYSFS_PARTS:
             if os.path.isdir(f"/sys/full/{part}"):
                 os.mkdir(f"/sys/{part}")
                 kernel_mount.mount(f"/sys/full/{part}", f"/sys/{part}", flags=_BIND)
                 kernel_mount.set_attributes(f"/sys/{part}", const.MOUNT_ATTR_RDONLY)
-        kernel_mount.umount2("/sys/full")
+        # Detached: who made it outside may not have closed it yet.
+        kernel_mount.umount2("/sys/full", const.MNT_DETACH)
         os.rmdir("/sys/full")
         os.makedirs("/sys/fs/cgroup", 0o755)
+
+
+def _attach(tree: int, target: str) -> None:
+    place = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    kernel_mount.move_mount(tree, place)
+    os.close(place)
+    os.close(tree)
 
 
 class ProtectProc(Step):

@@ -19,8 +19,9 @@ class CloneHome(Step):
     """Take a detached copy of the mounts of a home."""
 
     name = "clone-home"
+    place = "supervisor"
     man = "open_tree(2)"
-    because = "before the pivot: afterwards no path of the host leads anywhere"
+    because = "before the birth: inside, no path of the host leads anywhere"
 
     user: str
     home: str
@@ -39,7 +40,7 @@ class CloneHome(Step):
 
     def apply(self, context: Context) -> None:
         """Clone it."""
-        context.give(self.given_slots()[0], kernel_mount.open_tree(self.home))
+        context.give(self.given_slots()[0], kernel_mount.open_slave_tree(self.home))
 
 
 class BindUsers(Step):

@@ -174,6 +174,7 @@ class ClonePayload(Step):
 
     flags: int
     own_time: bool
+    handed: tuple[str, ...] = ()  # slots of descriptors that are the child's alone
 
     def describe(self) -> str:
         """Return the act."""
@@ -190,7 +191,9 @@ class ClonePayload(Step):
             context.hooks.become_init()
         context.give("leader", pid)
         context.give("leader-pidfd", pidfd)
-        os.close(context.number("payload-cgroup"))
+        for slot in ("payload-cgroup", *self.handed):
+            if (fd := context.number(slot)) >= 0:
+                os.close(fd)
         if self.own_time:
             ours = os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC)
             namespaces.setns(ours, CLONE_NEWTIME)

@@ -108,6 +108,31 @@ class DivideCgroup(Step):
         context.give("payload-cgroup", os.open(f"{base}/payload", flags))
 
 
+class OwnCgroup(Step):
+    """Give the cgroup `payload` to root inside, as far as its processes are concerned."""
+
+    name = "own-cgroup"
+    place = "supervisor"
+    man = "https://systemd.io/CGROUP_DELEGATION"
+    because = "an init inside divides its processes; their limits stay the host's"
+    takes = ("cgroup", "leader", "id-base")
+    gives = ("owned-cgroup",)
+
+    def describe(self) -> str:
+        """Return the act."""
+        return "chown the cgroup 'payload' and what the kernel delegates of it to the range's root"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return "chown BASE:BASE CGROUP/payload CGROUP/payload/{cgroup.procs,…}"
+
+    def apply(self, context: Context) -> None:
+        """Change the owners."""
+        base = context.number("id-base")
+        cgroupfs.delegate(f"{context.text('cgroup')}/payload", base, base)
+        context.give("owned-cgroup", 1)
+
+
 class EnterSupervisorCgroup(Step):
     """Move the supervisor into its own cgroup."""
 
@@ -139,7 +164,7 @@ class DelegateControllers(Step):
     man = "cgroups(7)"
     because = "only a cgroup without processes can; the init inside looks for them once"
     lifetime = "process"
-    takes = ("cgroup", "leader")
+    takes = ("cgroup", "payload-cgroup")
     gives = ("controllers",)
 
     def describe(self) -> str:

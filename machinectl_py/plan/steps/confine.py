@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.config.spec import Rlimit
-from machinectl_py.kernel import capabilities, namespaces, netdevice, process
+from machinectl_py.kernel import capabilities, const, namespaces, netdevice, process
 from machinectl_py.plan.step import Step
 
 TYPE_CHECKING = False
@@ -83,6 +83,11 @@ class SetRlimits(Step):
     because = "the caller's limits are no business of the machine"
 
     rlimits: tuple[Rlimit, ...]
+    after_raise: bool = False  # the supervisor raises hard limits first
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Wait for the supervisor, if it has to raise any."""
+        return ("rlimits-raised",) if self.after_raise else ()
 
     def describe(self) -> str:
         """Return the act."""
@@ -99,13 +104,50 @@ class SetRlimits(Step):
         import resource
 
         for limit in self.rlimits:
-            number = getattr(resource, f"RLIMIT_{limit.name}")
+            number = getattr(resource, f"RLIMIT_{limit.name}", const.RLIMIT_LOCKS)
             try:
                 resource.setrlimit(number, (limit.soft, limit.hard))
             except ValueError:
                 # Raising a hard limit wants CAP_SYS_RESOURCE, which a nested host may lack.
                 hard = _lower(limit.hard, resource.getrlimit(number)[1])
                 resource.setrlimit(number, (_lower(limit.soft, hard), hard))
+
+
+class SetLeaderRlimits(Step):
+    """Set the resource limits of PID 1 from outside."""
+
+    name = "set-leader-rlimits"
+    place = "supervisor"
+    man = "prlimit(2)"
+    because = "in a user namespace no hard limit can be raised"
+    takes = ("leader",)
+    gives = ("limits",)
+
+    rlimits: tuple[Rlimit, ...]
+
+    def describe(self) -> str:
+        """Return the act."""
+        return "prlimit PID 1 " + " ".join(
+            f"{limit.name}={_text(limit.soft)}:{_text(limit.hard)}" for limit in self.rlimits
+        )
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return "prlimit --pid LEADER …"
+
+    def apply(self, context: Context) -> None:
+        """Set each; where the kernel lets none be raised, the nearest below."""
+        import resource
+
+        leader = context.number("leader")
+        for limit in self.rlimits:
+            number = getattr(resource, f"RLIMIT_{limit.name}")
+            try:
+                resource.prlimit(leader, number, (limit.soft, limit.hard))
+            except PermissionError:
+                hard = _lower(limit.hard, resource.prlimit(leader, number)[1])
+                resource.prlimit(leader, number, (_lower(limit.soft, hard), hard))
+        context.give("limits", 1)
 
 
 def _text(value: int) -> str:
@@ -139,18 +181,19 @@ class NoNewPrivileges(Step):
         process.set_no_new_privileges()
 
 
-class ReadSeccomp(Step):
-    """Read the compiled filter into memory."""
+class OpenSeccomp(Step):
+    """Open the compiled filter."""
 
-    name = "read-seccomp"
+    name = "open-seccomp"
+    place = "supervisor"
     man = "seccomp(2)"
-    because = "before the pivot, as the cache lies on the host"
+    because = "before the birth, as the cache is for root of the host alone"
     takes = ("seccomp",)
     gives = ("seccomp-programs",)
 
     def describe(self) -> str:
         """Return the act."""
-        return "read the compiled seccomp programs"
+        return "open the compiled seccomp programs"
 
     def apply(self, context: Context) -> None:
         """Open it; the program is read where it is loaded."""
@@ -200,3 +243,27 @@ class LimitCapabilities(Step):
     def apply(self, context: Context) -> None:
         """Drop the others."""
         capabilities.limit_capabilities(self.capabilities)
+
+
+class RaiseAmbient(Step):
+    """Give the payload capabilities that it keeps as any user."""
+
+    name = "raise-ambient"
+    man = "capabilities(7)"
+    because = "after the user has changed, which empties the set, and after it is bounded"
+
+    ambient: int
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"raise the ambient capabilities {' '.join(capabilities.mask_names(self.ambient))}"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        names = capabilities.mask_names(self.ambient)
+        listed = ",".join(f"+{name[4:].lower()}" for name in names)
+        return f"setpriv --inh-caps={listed} --ambient-caps={listed} …"
+
+    def apply(self, context: Context) -> None:
+        """Raise them."""
+        capabilities.raise_ambient(self.ambient)

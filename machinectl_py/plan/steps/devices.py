@@ -65,8 +65,9 @@ class CloneDeviceNodes(Step):
     """Take the host's device nodes as detached mounts."""
 
     name = "clone-device-nodes"
+    place = "supervisor"
     man = "open_tree(2)"
-    because = "nodes made here could not be opened, and after the pivot the host's are away"
+    because = "nodes made inside could not be opened, and there the host's are out of reach"
 
     nodes: tuple[DeviceNode, ...]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from machinectl_py.plan.context import Context
 
-_USER_SLOTS = ("user-name", "user-home", "user-shell")
+_USER_SLOTS = ("user-name", "user-home")
 # What clients inside look up in /proc/1/environ; systemd's "Container Interface".
 _STUB_VARIABLES = ("container", "container_uuid")
 
@@ -68,8 +68,8 @@ class ExecutePayload(Step):
         """Return the variables: ours, those of the user, and above them what was asked for."""
         found = dict(self.environment)
         if self.payload.user:
-            name, home, shell = (context.text(slot) for slot in _USER_SLOTS)
-            found |= {"HOME": home, "USER": name, "LOGNAME": name, "SHELL": shell}
+            name, home = (context.text(slot) for slot in _USER_SLOTS)
+            found |= {"HOME": home, "USER": name, "LOGNAME": name}
         return found | dict(self.payload.environment)
 
 

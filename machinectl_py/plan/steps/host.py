@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from machinectl_py.errors import ConflictError
 from machinectl_py.kernel.locks import drop_lock, is_locked, take_lock
@@ -12,6 +13,8 @@ from machinectl_py.plan.step import Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
+
+_POLL = 0.005  # seconds
 
 
 class LockMachine(Step):
@@ -37,12 +40,14 @@ class LockMachine(Step):
     def apply(self, context: Context) -> None:
         """Take the lock or say that the machine runs."""
         os.makedirs(LOCK_DIR, mode=0o755, exist_ok=True)
-        fd = take_lock(lock_path(self.machine))
-        if fd is None:
-            raise ConflictError(
-                f"Machine '{self.machine}' is running already",
-                f"'pymachine status {self.machine}' shows it.",
-            )
+        path = lock_path(self.machine)
+        while (fd := take_lock(path)) is None:
+            if is_locked(path):
+                raise ConflictError(
+                    f"Machine '{self.machine}' is running already",
+                    f"'pymachine status {self.machine}' shows it.",
+                )
+            time.sleep(_POLL)  # another verb removes what a killed supervisor left
         context.give("lock", fd)
 
 
@@ -86,10 +91,11 @@ class LockRoot(Step):
     root: str
     device: int
     inode: int
+    shared: bool = False  # with others who do not write to it
 
     def describe(self) -> str:
         """Return the act."""
-        return f"lock {self.root} by {self._path()}"
+        return f"lock {self.root} by {self._path()}" + (", shared" if self.shared else "")
 
     def _path(self) -> str:
         return f"{ROOT_LOCK_DIR}/inode-{self.device}:{self.inode}"
@@ -97,7 +103,7 @@ class LockRoot(Step):
     def apply(self, context: Context) -> None:
         """Take the lock or say that the root is in use."""
         os.makedirs(ROOT_LOCK_DIR, mode=0o700, exist_ok=True)
-        fd = take_lock(self._path())
+        fd = take_lock(self._path(), shared=self.shared)
         if fd is None:
             raise ConflictError(f"The root {self.root} is in use by another machine")
         context.give("root-lock", fd)

@@ -29,8 +29,9 @@ class CloneFile(Step):
     """Take a detached copy of the mount of a host's file, which may be missing."""
 
     name = "clone-file"
+    place = "supervisor"
     man = "open_tree(2)"
-    because = "before the pivot: afterwards no path of the host leads anywhere"
+    because = "before the birth: inside, no path of the host leads anywhere"
 
     source: str
 
@@ -49,7 +50,7 @@ class CloneFile(Step):
     def apply(self, context: Context) -> None:
         """Clone it; -1 if there is none."""
         try:
-            tree = kernel_mount.open_tree(self.source, recursive=False)
+            tree = kernel_mount.open_slave_tree(self.source, recursive=False)
         except FileNotFoundError:
             tree = -1
         context.give(self.given_slots()[0], tree)

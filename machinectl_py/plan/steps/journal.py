@@ -10,8 +10,10 @@ import os
 
 from machinectl_py.errors import ConflictError
 from machinectl_py.kernel import mount as kernel_mount
+from machinectl_py.kernel.idmap import map_tree
 from machinectl_py.kernel.paths import make_in_root, open_in_root
 from machinectl_py.plan.step import Step
+from machinectl_py.plan.users import machine_maps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,21 +112,40 @@ class CloneJournal(_JournalStep):
     """Take a detached copy of the mount of the journal's directory, if it is to be bound."""
 
     name = "clone-journal"
+    place = "supervisor"
     man = "open_tree(2)"
-    because = "before the pivot: afterwards no path of the host leads anywhere"
+    because = "before the birth: inside, no path of the host leads anywhere"
     takes = ("journal",)
     gives = ("journal-tree",)
 
+    ids: int = 0  # of the machine's user namespace, to which the directory's are mapped; or 0
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the slots, with a user namespace that of its range."""
+        return (*self.takes, "id-base") if self.ids else self.takes
+
     def describe(self) -> str:
         """Return the act."""
-        return f"open_tree {self._path()}"
+        return f"open_tree {self._path()}" + (", ids mapped from 0" if self.ids else "")
 
     def apply(self, context: Context) -> None:
         """Clone it; -1 if it is not to be bound."""
         tree = -1
         if context.text("journal") == "bind":
-            tree = kernel_mount.open_tree(self._path())
+            tree = self._clone(context)
         context.give("journal-tree", tree)
+
+    def _clone(self, context: Context) -> int:
+        tree = kernel_mount.open_slave_tree(self._path())
+        if not self.ids:
+            return tree
+        try:
+            map_tree(tree, machine_maps(context.number("id-base"), self.ids))
+        except OSError as error:
+            os.close(tree)
+            self._refuse(f"The ids of {self._path()} cannot be mapped: {error.strerror}")
+            return -1
+        return tree
 
 
 class AttachJournal(_JournalStep):

@@ -10,6 +10,7 @@ from machinectl_py.errors import PymachineError
 from machinectl_py.kernel import const, process
 from machinectl_py.kernel import mount as kernel_mount
 from machinectl_py.kernel.paths import make_in_root
+from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.step import Step
 
@@ -93,7 +94,7 @@ class ForwardJournal(Step):
         if not pid:
             self._become_receiver(listener.fileno(), log, notify.getsockname(), supervisor)
         listener.close()
-        context.give("journal-remote", f"{pid} {process.start_ticks(pid)}")
+        context.give("journal-remote", f"{pid} {start_ticks(pid)}")
         try:
             hint = "Older ones know no limits: try without." if self.limits else ""
             _wait_ready(pid, notify, log, hint)
@@ -209,7 +210,7 @@ def _end(pid: int, born: int) -> None:
     number = const.SIGTERM
     while True:
         try:
-            if process.start_ticks(pid) != born or _is_dead(pid):
+            if start_ticks(pid) != born or _is_dead(pid):
                 break
             if number:
                 os.kill(pid, number)

@@ -59,11 +59,12 @@ class EnslaveMounts(Step):
 
 
 class CloneSource(Step):
-    """Take a detached copy of a mount of the host, while the host's tree is still there."""
+    """Take a detached copy of a mount of the host."""
 
     name = "clone-source"
+    place = "supervisor"
     man = "open_tree(2)"
-    because = "before the pivot: afterwards no path of the host leads anywhere"
+    because = "by root of the host, who may open any path: in a user namespace PID 1 may not"
 
     source: str
     recursive: bool = True
@@ -82,7 +83,7 @@ class CloneSource(Step):
 
     def apply(self, context: Context) -> None:
         """Clone it; slave, so that later mounts on the host are seen, as with a bind mount."""
-        tree = kernel_mount.open_tree(self.source, recursive=self.recursive)
+        tree = kernel_mount.open_slave_tree(self.source, recursive=self.recursive)
         context.give(self.given_slots()[0], tree)
 
 

@@ -24,7 +24,7 @@ class BecomeUser(Step):
     name = "become-user"
     man = "setresuid(2)"
     because = "after what needs root, before capabilities are limited for good"
-    gives = ("user-name", "user-home", "user-shell")
+    gives = ("user-name", "user-home")
 
     user: str  # name or uid
     own_terminal: bool  # standard input, output and error are a terminal of the machine's
@@ -52,7 +52,6 @@ class BecomeUser(Step):
         capabilities.restore_effective()
         context.give("user-name", user.name)
         context.give("user-home", user.home)
-        context.give("user-shell", user.shell)
 
 
 def _find(name: str) -> User:

@@ -1,0 +1,182 @@
+"""`pymachine nspawn`: systemd-nspawn's command line, defaults and exit codes, option for option."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from machinectl_py import __version__
+from machinectl_py.cli.machine_options import (
+    SETTINGS_OPTION,
+    Target,
+    make_machine,
+    read_values,
+    setting_options,
+    settle,
+)
+from machinectl_py.config.option import Option
+from machinectl_py.errors import EXIT_FAILURE, ConfigError, NotFoundError, PymachineError
+from machinectl_py.images import store
+from machinectl_py.managers.choose import systemd_runs
+from machinectl_py.runtime.foreground import follow_foreground
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.cli.parse import Arguments
+    from machinectl_py.config.merge import Values
+    from machinectl_py.config.spec import ConsoleMode, PayloadKind
+    from machinectl_py.runtime.foreground import Ending
+
+USAGE = "nspawn [OPTION…] [COMMAND [ARGUMENT…]]"
+SUMMARY = "Do what systemd-nspawn does, option for option"
+DETAILS = """\
+A machine in the foreground, with the options, defaults and exit codes of systemd-nspawn; also when
+pymachine is called by the name systemd-nspawn. Without a root it is the working directory, without
+a command a shell; --boot starts the init. Press ^] three times within a second to kill it."""
+EXAMPLE = "pymachine nspawn -D /var/lib/machines/debian --boot"
+OPTIONS = (
+    Option(name="--quiet", short="-q", help="say nothing of its beginning and end"),
+    Option(name="--no-pager", help="no effect: nothing is paged"),
+    Option(name="--no-ask-password", help="no effect: no password is asked for"),
+    Option(name="--system", help="in the system's manager, which is the default"),
+    Option(name="--user", value="USER", help="an older name of --uid"),
+    Option(name="--cleanup", help="remove what an interrupted run left, and exit"),
+    Option(name="--version", help="print the version of systemd that this is like"),
+    SETTINGS_OPTION,
+    *setting_options(),
+)
+COMMAND = 0
+USAGE_STATUS = EXIT_FAILURE  # as systemd-nspawn's
+_COMPATIBLE_WITH = 257
+_NO = ("0", "no", "n", "false", "f", "off")
+
+
+def run(arguments: Arguments) -> int:
+    """Run the machine to its end and return its exit status."""
+    try:
+        return _run(arguments)
+    except PymachineError as error:
+        error.exit_status = EXIT_FAILURE
+        raise
+
+
+def _run(arguments: Arguments) -> int:
+    if arguments.flag("version"):
+        sys.stdout.write(f"systemd {_COMPATIBLE_WITH} (pymachine {__version__})\n")
+        return 0
+    if arguments.given("user"):
+        arguments.values.setdefault("uid", arguments.text("user"))
+    target = _find(arguments)
+    if arguments.flag("cleanup"):
+        return _clean_up(target.name)
+    values = read_values(arguments, target, lenient=True)
+    keep_unit = values.flag("keep_unit")
+    if keep_unit and not systemd_runs():  # no unit to be kept: the cgroup is ours all the same
+        values.values["keep_unit"] = False
+    kind, argv = _payload(values, target)
+    if kind != "boot":  # no signal stops any command in order
+        values.values.setdefault("kill_signal", 0)
+    console = _console(values)
+    spec, facts = make_machine(
+        target, values, kind=kind, argv=argv, console=console, foreground=True
+    )
+    quiet = arguments.flag("quiet")
+    if not quiet:
+        _say(f"Spawning container {target.name} on {target.root}.")
+        if console in ("interactive", "read-only"):
+            _say("Press Ctrl-] three times within 1s to kill container.")
+    ending = follow_foreground(spec, facts, signals="stop", leave_reboot=keep_unit)
+    if not quiet:
+        _say(_describe(target.name, ending))
+    return ending.nspawn_exit_status
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _describe(name: str, ending: Ending) -> str:
+    """Return how the machine ended, in systemd-nspawn's words."""
+    if ending.rebooting:
+        return f"Container {name} is being rebooted."
+    if ending.signal:
+        import _signal
+
+        return f"Container {name} terminated by signal {_signal.strsignal(ending.signal)}."
+    if ending.status:
+        return f"Container {name} failed with error code {ending.status}."
+    return f"Container {name} exited successfully."
+
+
+def _find(arguments: Arguments) -> Target:
+    """Return the machine: by root, by name, or in the working directory.
+
+    Raises:
+        PymachineError: there is none, or it is the host's own root.
+    """
+    name = arguments.text("machine")
+    if name:
+        store.check_name(name)
+    image = arguments.text("image")
+    if image and arguments.given("directory"):
+        raise ConfigError("--directory= and --image= do not go together")
+    root = arguments.text("directory") or image
+    template = arguments.text("template")
+    if not root and template and name:
+        root = f"{store.MACHINES_DIR}/{name}"
+    elif template and not root:
+        raise ConfigError("--template= needs --directory= or --machine=")
+    elif not root and name:
+        root = store.find_root(name)
+    root = os.path.realpath(root or os.getcwd())
+    if root == "/" and not arguments.given("ephemeral"):
+        raise ConfigError(
+            "The host's own root cannot be a machine's", "--ephemeral runs a snapshot of it."
+        )
+    return settle(arguments, name or _name_of(root), root, tuple(arguments.words))
+
+
+def _name_of(root: str) -> str:
+    """Return the name that a root gives its machine; what no name may hold is left out."""
+    base = os.path.basename(root).removesuffix(".raw") or os.uname().nodename
+    name = "".join(letter for letter in base if store.is_valid_name(f"a{letter}a"))
+    name = name.strip("-.")[:64].rstrip("-.")
+    if not store.is_valid_name(name):
+        raise ConfigError(f"{root} gives no valid machine name", "--machine= gives it one.")
+    return name
+
+
+def _payload(values: Values, target: Target) -> tuple[PayloadKind, tuple[str, ...]]:
+    """Return kind and argv of the payload; checks that the root can have it."""
+    booted, as_pid2 = values.flag("boot"), values.flag("as_pid2")
+    if booted and as_pid2:
+        raise ConfigError("--boot and --as-pid2 do not go together")
+    argv = target.words or values.get("parameters", ())
+    check = os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in _NO
+    image = bool(values.get("image", ""))
+    if booted:
+        if check and not image:
+            store.check_tree(target.root)
+        return "boot", (store.find_init(target.root), *argv)
+    if not image and not os.path.isdir(f"{target.root}/usr"):
+        raise NotFoundError(f"{target.root} is not the root of an operating system: it has no /usr")
+    return ("as-pid2" if as_pid2 else "command"), tuple(argv)
+
+
+def _console(values: Values) -> ConsoleMode:
+    mode = values.get("console", "")
+    terminal = os.isatty(0) and os.isatty(1)
+    if mode == "autopipe":
+        return "interactive" if terminal else "pipe"
+    if mode:
+        return mode  # type: ignore[no-any-return]  # the table has no other
+    return "interactive" if terminal else "read-only"
+
+
+def _clean_up(name: str) -> int:
+    from machinectl_py.runtime.state import find_running
+
+    if find_running(name):
+        raise ConfigError(f"Machine '{name}' is running", f"'pymachine terminate {name}' ends it.")
+    return 0

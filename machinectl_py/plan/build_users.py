@@ -1,0 +1,96 @@
+"""The steps of the user namespace, one function for each place in the order; pure."""
+
+from __future__ import annotations
+
+from machinectl_py.errors import ConfigError
+from machinectl_py.plan.bind_users import bound_users
+from machinectl_py.plan.build_mounts import place_of
+from machinectl_py.plan.steps import api, cgroup, root, users
+from machinectl_py.plan.users import plan_users
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.plan.step import Step
+
+
+def hold_range(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the launcher's step of taking the range of ids."""
+    plan = plan_users(spec, facts)
+    if plan is None:
+        return ()
+    return (
+        users.HoldIdRange(
+            machine=spec.name,
+            source=plan.source,
+            base=plan.base,
+            count=plan.count,
+            delegate=plan.delegate,
+        ),
+    )
+
+
+def chown_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's step that gives the root's files to the range, if it shall."""
+    plan = plan_users(spec, facts)
+    return (
+        (users.ChownRoot(root=place_of(spec, facts)),) if plan and plan.ownership == "chown" else ()
+    )
+
+
+def clone_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's step that takes up the root for PID 1."""
+    plan = plan_users(spec, facts)
+    if plan is None:
+        return ()
+    return (
+        users.CloneRoot(root=place_of(spec, facts), count=plan.count, ownership=plan.ownership),
+    )
+
+
+def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's steps that give the newborn its ids, and what it may not make."""
+    plan = plan_users(spec, facts)
+    if plan is None:
+        return ()
+    return (
+        users.WriteIdMaps(count=plan.count, users=bound_users(spec, facts)),
+        users.MakeApiMounts(own_network=spec.private_network),
+        cgroup.OwnCgroup(),
+        users.OwnUnixExport(machine=spec.name),
+    )
+
+
+def become_root(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the first step inside."""
+    return (users.BecomeRoot(),) if spec.users.mode != "no" else ()
+
+
+def mount_root(spec: MachineSpec, place: str) -> tuple[Step, ...]:
+    """Return the step inside that makes the root, on the host at `place`, a mount."""
+    return (root.BindRoot(root=place),) if spec.users.mode == "no" else (users.AttachRoot(),)
+
+
+def mount_proc(spec: MachineSpec, usual: Step) -> tuple[Step, ...]:
+    """Return the step that mounts /proc, `usual` where there is no user namespace."""
+    return (usual,) if spec.users.mode == "no" else (users.AttachProc(),)
+
+
+def mount_sys(spec: MachineSpec, writable: Step) -> tuple[Step, ...]:
+    """Return the step that mounts /sys; `writable` is the whole of it.
+
+    Raises:
+        ConfigError: that in a user namespace.
+    """
+    made_outside = spec.users.mode != "no"
+    if not spec.api_writable:
+        return (api.MountSys(made_outside=made_outside),)
+    if made_outside:
+        raise ConfigError("In a user namespace the API file systems cannot be writable")
+    return (writable,)
+
+
+def await_outside(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the step inside that waits for what is set from outside."""
+    return (users.AwaitOutside(),) if spec.users.mode != "no" else ()

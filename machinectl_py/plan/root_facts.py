@@ -1,0 +1,67 @@
+"""What of a machine's root a user namespace depends on: who owns it, can its ids be mapped."""
+
+from __future__ import annotations
+
+import os
+
+from machinectl_py.config.spec import UsersSpec
+from machinectl_py.plan.id_ranges import FOREIGN_BASE, SIZE
+from machinectl_py.record import Record
+
+
+class RootFacts(Record):
+    """The root, as far as a user namespace depends on it."""
+
+    namespaces: bool = True  # the kernel makes user namespaces
+    uid: int = 0  # owner of the root directory, as seen here
+    gid: int = 0
+    unmappable: str = ""  # why its ids cannot be mapped: a file system; "" if they can
+
+
+def probe_root(root: str, users: UsersSpec) -> RootFacts:
+    """Look at a root for a user namespace that is wished.
+
+    Raises:
+        OSError: the root cannot be looked at.
+    """
+    status = os.stat(root)
+    namespaces = os.path.exists("/proc/self/ns/user")
+    tries = namespaces and users.ownership in ("map", "auto", "foreign")
+    return RootFacts(
+        namespaces=namespaces,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        unmappable=why_unmappable(root) if tries else "",
+    )
+
+
+def default_users(root: str) -> UsersSpec:
+    """Return the user namespace of a machine where nobody has said anything of it.
+
+    That is a range of its own where the ids of the root can be mapped, and so need not be
+    changed; else none. A root that has been given to a range before is left in it by neither.
+
+    Args:
+        root: the directory; a disk image gets none.
+    """
+    try:
+        status = os.stat(root)
+        if not os.path.isdir(root) or why_unmappable(root):
+            return UsersSpec()
+    except OSError:  # the verb tells it
+        return UsersSpec()
+    of_range = status.st_uid & ~(SIZE - 1)
+    if of_range == FOREIGN_BASE:
+        return UsersSpec(mode="pick", ownership="foreign")
+    return UsersSpec(mode="pick", ownership="map") if of_range == 0 else UsersSpec()
+
+
+def why_unmappable(root: str) -> str:
+    """Return why the ids of a tree cannot be mapped, "" if they can; mount_setattr(2).
+
+    Raises:
+        OSError: the root cannot be looked at.
+    """
+    from machinectl_py.kernel.idmap import unmappable
+
+    return ", ".join(f"{kind} at {path}" if path else kind for path, kind in unmappable(root))

@@ -1,0 +1,113 @@
+"""`pymachine nspawn` stands in for systemd-nspawn: options, exit codes, its name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.conftest import COMMAND
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def nspawn(pymachine, tree, machine):
+    def run(*words, **keywords):
+        return pymachine("nspawn", "-D", tree, "-M", machine, *words, **keywords)
+
+    return run
+
+
+@pytest.mark.parametrize("status", [0, 1, 42, 255])
+def test_the_exit_status_is_the_payloads(nspawn, status):
+    assert nspawn("-q", "/bin/sh", "-c", f"exit {status}").returncode == status
+
+
+def test_options_end_where_the_command_begins(nspawn):
+    done = nspawn("-q", "/bin/echo", "-q", "--help", "--", "x")
+    assert done.stdout.split() == ["-q", "--help", "--", "x"]
+
+
+def test_it_tells_of_beginning_and_end_unless_quiet(nspawn, machine):
+    done = nspawn("/bin/true")
+    assert f"Spawning container {machine} on " in done.stderr
+    assert f"Container {machine} exited successfully." in done.stderr
+    assert nspawn("-q", "/bin/true").stderr == ""
+
+
+def test_without_a_command_there_is_a_shell(nspawn):
+    done = nspawn("-q", "--pipe", input="echo $0 $PWD; exit 7\n")
+    assert (done.stdout, done.returncode) == ("-bash /root\n", 7)
+
+
+def test_the_root_is_the_working_directory_and_gives_the_name(pymachine, tree):
+    done = pymachine("nspawn", "-q", "/bin/hostname", cwd=tree)
+    assert done.returncode == 0, done
+    assert done.stdout.strip() == tree.name.replace("_", "").rstrip("-")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--no-such-option",),
+        ("--hostname=-x-", "/bin/true"),
+        ("--boot", "--as-pid2"),
+        ("/no/such/command",),
+        ("--oci-bundle=/x",),
+    ],
+)
+def test_a_failure_of_ours_is_one_line_and_status_1(nspawn, words):
+    done = nspawn("-q", *words)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pymachine: ")
+    assert len(done.stderr.splitlines()) <= 2
+
+
+def test_an_init_boots_until_it_is_stopped(tree, machine, pymachine):
+    command = [*COMMAND, "nspawn", "-q", "--boot", "-D", str(tree), "-M", machine]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    deadline = time.monotonic() + 30
+    while pymachine("show", machine, "-p", "Ready", "--value").stdout != "yes\n":
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert b"Welcome to" in output
+
+
+def test_a_command_is_killed_by_a_signal_to_us(tree, machine, pymachine):
+    command = [*COMMAND, "nspawn", "-q", "-D", str(tree), "-M", machine, "/bin/sleep", "100"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 10
+    while pymachine("show", machine, "-p", "State", "--value").stdout != "running\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 1
+
+
+def test_called_by_its_name_it_is_systemd_nspawn(tmp_path, tree, machine):
+    stub = tmp_path / "systemd-nspawn"
+    source = COMMAND[-1].rpartition("/packaging/")[0]
+    stub.write_text(
+        "#!/usr/bin/python3 -SI\nimport sys\n"
+        f"sys.path.insert(0, {source!r})\n"
+        "from machinectl_py.cli.main import main\nmain()\n"
+    )
+    stub.chmod(0o755)
+    shown = subprocess.run([stub, "--version"], check=True, capture_output=True, text=True)
+    assert shown.stdout.startswith("systemd 257")
+    done = subprocess.run(
+        [stub, "-q", "-D", tree, "-M", machine, "/bin/sh", "-c", "exit 9"],
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 9

@@ -1,0 +1,156 @@
+"""Two starts at once, and starts whose processes are killed: one machine, or nothing at all."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from machinectl_py.runtime.state import find_running, is_supervised
+from tests.conftest import COMMAND
+from tests.hosts.apart import descendants
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+PATIENCE = 20.0  # seconds
+BOOT = 0.5  # seconds in which a boot is surely through
+KILLS = 30
+SEED = 20240229  # of the moments, so that a failure can be looked at again
+
+
+def boot(tree, machine):
+    return subprocess.Popen(
+        [*COMMAND, "boot", "-q", "-D", tree, "-M", machine],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def is_gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_of_two_starts_at_once_one_wins(pymachine, tree, machine):
+    moments = random.Random(SEED)
+    for number in range(20):
+        first = boot(tree, machine)
+        time.sleep(moments.choice((0, moments.uniform(0, 0.15))))
+        second = boot(tree, machine)
+        said = [process.communicate(timeout=60)[1] for process in (first, second)]
+        codes = [first.returncode, second.returncode]
+        assert sorted(codes) == [0, 1], (number, codes, said)
+        assert said[codes.index(0)] == ""
+        line, *hint = said[codes.index(1)].splitlines()
+        assert line == f"pymachine: Machine '{machine}' is running already", (number, said)
+        assert len(hint) <= 1
+        assert find_running(machine).phase == "running"
+        assert pymachine("terminate", machine).returncode == 0
+
+
+def supervisors(launcher):
+    """Return the PID of a launcher's supervisor in a list, empty before it is forked."""
+    try:
+        children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(word) for word in children.split()][:1]
+
+
+def be_rid_of(pymachine, machine):
+    """Have the next verb remove all that is left, or see a whole machine; say which."""
+    listed = pymachine("list", "--no-legend")
+    assert (listed.returncode, listed.stderr) == (0, ""), listed
+    runs = machine in listed.stdout
+    if runs:
+        shown = pymachine("exec", machine, "--", "cat", "/proc/1/comm")
+        assert shown.stdout == "systemd\n", shown
+        assert pymachine("terminate", machine).returncode == 0
+    for place in ("machines", "locks"):
+        assert not Path(f"/run/pymachine/{place}/{machine}").exists()
+    return runs
+
+
+@pytest.mark.parametrize("with_launcher", [False, True])
+def test_a_killed_supervisor_leaves_nothing(pymachine, tree, machine, with_launcher):
+    moments = random.Random(SEED + with_launcher)
+    forked = 0
+    for number in range(KILLS):
+        process = boot(tree, machine)
+        time.sleep(moments.uniform(0, BOOT))
+        supervisor, born = supervisors(process.pid), descendants(process.pid)
+        for pid in [process.pid] * with_launcher + supervisor:
+            os.kill(pid, signal.SIGKILL)
+        said = process.communicate(timeout=60)[1]
+        forked += bool(supervisor)
+        if not with_launcher and supervisor:
+            assert process.returncode == 1, (number, process.returncode, said)
+            assert said.startswith("pymachine: "), (number, said)
+            assert len(said.splitlines()) <= 2, (number, said)
+        if supervisor:  # nothing runs even if there is no next verb
+            wait_until(lambda born=born: all(is_gone(pid) for pid in born))
+        runs = be_rid_of(pymachine, machine)
+        assert not (runs and supervisor), number
+    assert forked > KILLS // 3
+
+
+def test_a_killed_launcher_leaves_a_whole_machine_or_nothing(pymachine, tree, machine):
+    moments = random.Random(SEED)
+    ran = 0
+    for _ in range(KILLS):
+        process = boot(tree, machine)
+        time.sleep(moments.uniform(0, BOOT))
+        process.kill()
+        process.communicate(timeout=60)
+        wait_until(lambda: not is_supervised(machine) or is_running(machine))
+        ran += be_rid_of(pymachine, machine)
+    assert 0 < ran < KILLS
+
+
+@pytest.mark.parametrize("verb", ["reboot", "poweroff"])
+def test_a_supervisor_killed_while_it_stops_leaves_nothing(pymachine, tree, machine, verb):
+    """It is three programs in turn by then: what watches, what cleans up, what builds again."""
+    moments = random.Random(SEED)
+    for number in range(KILLS // 2):
+        assert boot(tree, machine).communicate(timeout=60)[1] == ""
+        state = find_running(machine)
+        stopping = subprocess.Popen(
+            [*COMMAND, verb, machine], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(moments.uniform(0, BOOT))
+        born = descendants(state.supervisor)
+        if Path(f"/proc/{state.supervisor}").exists():
+            os.kill(state.supervisor, signal.SIGKILL)
+        said = stopping.communicate(timeout=60)[1]
+        assert len(said.splitlines()) <= 2, (number, said)
+        assert "Traceback" not in said
+        wait_until(lambda born=born: all(is_gone(pid) for pid in born))
+        assert not be_rid_of(pymachine, machine), number
+
+
+def test_a_lock_that_was_left_alone_is_removed(pymachine, machine):
+    locks = Path("/run/pymachine/locks")
+    locks.mkdir(parents=True, exist_ok=True)
+    Path(locks, machine).touch()
+    assert pymachine("list", "--no-legend").stdout == ""
+    assert not Path(locks, machine).exists()
+
+
+def is_running(machine):
+    state = find_running(machine)
+    return state is not None and state.phase == "running"
