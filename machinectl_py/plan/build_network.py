@@ -8,7 +8,7 @@ from machinectl_py.plan.steps import join_network, links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.config.spec import MachineSpec, NetworkPair
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
 
@@ -29,6 +29,8 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
         raise NotFoundError(f"There is no network namespace {path} on this host")
     if facts.network.namespace == "other":
         raise ConfigError(f"{path} is no network namespace")
+    if mixed := _parents(spec.network.macvlan) & _parents(spec.network.ipvlan):
+        raise ConfigError(f"The link {min(mixed)} cannot have children of both kinds")
     names = _inside_names(spec)
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"Two links of the machine would be called {twice[0]}")
@@ -65,6 +67,10 @@ def _inside_names(spec: MachineSpec) -> tuple[str, ...]:
     names = [_PRIMARY] if network.veth else []
     names += [link_names.short_name(pair.inside) for pair in pairs]
     return tuple(names)
+
+
+def _parents(pairs: tuple[NetworkPair, ...]) -> set[str]:
+    return {pair.host for pair in pairs}
 
 
 def _moved(spec: MachineSpec) -> tuple[Step, ...]:

@@ -264,6 +264,7 @@ def test_a_link_of_others_is_in_the_way_and_stays(host, tree, name):
     [
         (("--network-bridge=nowhere",), "There is no link nowhere on this host"),
         (("--network-bridge=up0",), "The link up0 is no bridge"),
+        (("--network-macvlan=up0", "--network-ipvlan=up0"), "children of both kinds"),
         (("--network-macvlan=nowhere",), "There is no link nowhere on this host"),
         (("--network-interface=nowhere",), "There is no link nowhere on this host"),
         (("--network-interface=lo:lo1",), "The link lo cannot leave its namespace"),
@@ -284,6 +285,22 @@ def test_what_cannot_be_is_told_in_one_line(host, tree, name, options, said):
     assert done.returncode
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_port_of_a_bridge_has_no_children(host, tree, name):
+    host.ip("link set up0 master br9")
+    try:
+        done = subprocess.run(
+            run_command(host, tree, name, "--network-macvlan=up0"),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        host.ip("link set up0 nomaster")
+    assert done.returncode
+    assert done.stderr.endswith("The link up0 is a port of another already\n")
 
 
 def test_a_kernel_without_ipvlan(host, tree, name):

@@ -246,6 +246,9 @@ class AddChild(Step):
     def apply(self, context: Context) -> None:
         """Make it, with its long name where that was too long."""
         parent, leader = _index(self.parent), context.number("leader")
+        link = rtnl.get_link(parent)
+        if link is not None and link.master:
+            raise ConflictError(f"The link {self.parent} is a port of another already")
         try:
             if self.kind == "macvlan":
                 rtnl.add_macvlan(self.inside, self.address, parent=parent, pid=leader)
