@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ENODEV = 19
+_NETLINK_ROUTE = 0  # <linux/netlink.h>
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100  # <linux/rtnetlink.h>
 _MACVLAN_MODE_BRIDGE, _IPVLAN_MODE_L2 = 4, 0  # <linux/if_link.h>
 
 
@@ -139,6 +141,18 @@ def delete_link(index: int) -> None:
         OSError: ENODEV if there is none.
     """
     _ask("RTM_DELLINK", f"link {index}", lambda route: route.link("del", index=index))
+
+
+def watch_addresses() -> int:
+    """Return a non-blocking socket that can be read after each change of an address here.
+
+    It stays in this network namespace, wherever its owner goes. What it says need not be read: the
+    addresses are asked for then.
+    """
+    kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+    handle = _socket.socket(_socket.AF_NETLINK, kind, _NETLINK_ROUTE)
+    handle.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+    return handle.detach()
 
 
 def _create(name: str, **what: Any) -> int:

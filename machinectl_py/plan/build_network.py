@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from machinectl_py.errors import ConfigError, NotFoundError
+from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError
 from machinectl_py.plan import link_names
-from machinectl_py.plan.steps import join_network, links
+from machinectl_py.plan.steps import forward_ports, join_network, links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
 
     Raises:
         NotFoundError: a link of the host's, or the network namespace, is missing.
+        UnsupportedError: ports cannot be forwarded here.
         ConfigError: the namespace is something else; or two links would be of one name inside.
     """
     if facts.network.missing:
@@ -29,6 +30,8 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
         raise NotFoundError(f"There is no network namespace {path} on this host")
     if facts.network.namespace == "other":
         raise ConfigError(f"{path} is no network namespace")
+    if spec.network.ports and not facts.network.nft:
+        raise UnsupportedError("Ports are forwarded by nft, which is missing", "Install nftables.")
     if mixed := _parents(spec.network.macvlan) & _parents(spec.network.ipvlan):
         raise ConfigError(f"The link {min(mixed)} cannot have children of both kinds")
     names = _inside_names(spec)
@@ -52,6 +55,7 @@ def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *_veth(spec, facts),
         *_extra(spec, facts),
         *_children(spec, facts),
+        *_ports(spec),
     )
 
 
@@ -81,11 +85,16 @@ def _moved(spec: MachineSpec) -> tuple[Step, ...]:
     return (links.HoldNetwork(machine=spec.name), *move)
 
 
+def _bridge(spec: MachineSpec) -> str:
+    """Return the bridge that the host's link is a port of, or ""."""
+    return f"vz-{spec.network.zone}" if spec.network.zone else spec.network.bridge
+
+
 def _veth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     network, host_id = spec.network, facts.files.machine_id
     if not network.veth:
         return ()
-    bridge = f"vz-{network.zone}" if network.zone else network.bridge
+    bridge = _bridge(spec)
     wanted = f"{'vb' if bridge else 've'}-{spec.name}"
     name = link_names.short_name(wanted)
     veth = links.AddVeth(
@@ -93,7 +102,8 @@ def _veth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         alternative=wanted if name != wanted else "",
         host_address=link_names.stable_address(host_id, spec.name, link_names.HOST_KEY),
         inside=_PRIMARY,
-        inside_address=link_names.stable_address(host_id, spec.name, link_names.INSIDE_KEY),
+        inside_address=network.address
+        or link_names.stable_address(host_id, spec.name, link_names.INSIDE_KEY),
         bridge=bridge,
         is_zone=bool(network.zone),
         is_primary=True,
@@ -114,6 +124,20 @@ def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             inside_address=address(link_names.EXTRA_INSIDE_KEY, index),
         )
         for index, pair in enumerate(spec.network.veth_extra)
+    )
+
+
+def _ports(spec: MachineSpec) -> tuple[Step, ...]:
+    network = spec.network
+    if not network.ports:
+        return ()
+    link = _bridge(spec) or link_names.short_name(f"ve-{spec.name}") if network.veth else ""
+    inside = _PRIMARY if network.veth else ""
+    return (
+        forward_ports.ForwardPorts(
+            machine=spec.name, ports=network.ports, link=link, inside=inside
+        ),
+        forward_ports.WatchAddresses(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machinectl_py.kernel import nft
 from machinectl_py.kernel.namespaces import is_network_namespace
 from machinectl_py.kernel.rtnl import index_of
 from machinectl_py.record import Record
@@ -20,6 +21,7 @@ class NetworkFacts(Record):
 
     missing: tuple[str, ...] = ()  # links that the spec builds on, which this host does not have
     namespace: NamespaceState = ""  # what is at `namespace_path`; "" without one
+    nft: bool = False  # is installed; not looked for without ports
 
 
 def probe_network(network: NetworkSpec) -> NetworkFacts:
@@ -30,7 +32,11 @@ def probe_network(network: NetworkSpec) -> NetworkFacts:
     moved = {pair.host for pair in network.interfaces}
     wanted = {network.bridge, *(pair.host for pair in (*network.macvlan, *network.ipvlan))}
     missing = (name for name in wanted - moved if name and not index_of(name))
-    return NetworkFacts(missing=tuple(sorted(missing)), namespace=_namespace(network))
+    return NetworkFacts(
+        missing=tuple(sorted(missing)),
+        namespace=_namespace(network),
+        nft=bool(network.ports and nft.find()),
+    )
 
 
 def _namespace(network: NetworkSpec) -> NamespaceState:

@@ -15,7 +15,7 @@ def check_supported(spec: MachineSpec) -> None:
     Raises:
         UnsupportedError: the setting, by the name of its option.
     """
-    for is_wanted, what in (*_of_the_root(spec), *_of_the_rest(spec)):
+    for is_wanted, what in _of_the_root(spec):
         if is_wanted:
             raise UnsupportedError(f"{what} is not supported yet")
 
@@ -27,7 +27,3 @@ def _of_the_root(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
         (rootfs.image_policy, "--image-policy="),
         (rootfs.root_hash or rootfs.root_hash_signature or rootfs.verity_data, "--root-hash="),
     )
-
-
-def _of_the_rest(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
-    return ((spec.network.ports, "--port="),)

@@ -59,4 +59,7 @@ def watch(build: Build, *, log: int) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-SI", "-c", code, encode(settings)])
 
 
-_KEPT = ("lock", "root-lock", "notify", "control", "console", "kmsg", "leader-pidfd")
+_KEPT = (
+    *("lock", "root-lock", "notify", "control", "console", "kmsg", "leader-pidfd"),
+    "addresses",
+)

@@ -57,6 +57,7 @@ _STEPS = {
     "add-veth": "links.AddVeth",
     "hold-network": "links.HoldNetwork",
     "move-link": "links.MoveLink",
+    "forward-ports": "forward_ports.ForwardPorts",
     "hold-id-range": "users.HoldIdRange",
     "make-temporaries": "overlay.MakeTemporaries",
     "make-work-directories": "overlay.MakeWorkDirectories",
