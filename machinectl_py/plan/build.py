@@ -100,6 +100,7 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
+        *build_network.check_names(spec),
         *build_root.prepare(spec, facts),
         *build_mounts.prepare(spec, facts),
         *build_users.hold_range(spec, facts),

@@ -39,6 +39,14 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
         raise ConfigError(f"Two links of the machine would be called {twice[0]}")
 
 
+def check_names(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the launcher's step that looks for links in the way."""
+    network = spec.network
+    names = [_host_name(spec)] if network.veth else []
+    names += [pair.host for pair in network.veth_extra]
+    return (links.CheckNames(links=tuple(names)),) if names else ()
+
+
 def join(spec: MachineSpec) -> tuple[Step, ...]:
     """Return what goes before the birth of PID 1."""
     if spec.network.kind != "path":
@@ -90,13 +98,21 @@ def _bridge(spec: MachineSpec) -> str:
     return f"vz-{spec.network.zone}" if spec.network.zone else spec.network.bridge
 
 
+def _long_name(spec: MachineSpec) -> str:
+    return f"{'vb' if _bridge(spec) else 've'}-{spec.name}"
+
+
+def _host_name(spec: MachineSpec) -> str:
+    """Return the name here of the link of --network-veth."""
+    return link_names.short_name(_long_name(spec))
+
+
 def _veth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     network, host_id = spec.network, facts.files.machine_id
     if not network.veth:
         return ()
     bridge = _bridge(spec)
-    wanted = f"{'vb' if bridge else 've'}-{spec.name}"
-    name = link_names.short_name(wanted)
+    name, wanted = _host_name(spec), _long_name(spec)
     veth = links.AddVeth(
         host=name,
         alternative=wanted if name != wanted else "",
@@ -131,7 +147,7 @@ def _ports(spec: MachineSpec) -> tuple[Step, ...]:
     network = spec.network
     if not network.ports:
         return ()
-    link = _bridge(spec) or link_names.short_name(f"ve-{spec.name}") if network.veth else ""
+    link = (_bridge(spec) or _host_name(spec)) if network.veth else ""
     inside = _PRIMARY if network.veth else ""
     return (
         forward_ports.ForwardPorts(

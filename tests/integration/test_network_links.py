@@ -37,7 +37,7 @@ _numbers = itertools.count(1)
 def host():
     """A network namespace with a bridge br9, and a pair of links up0, up1."""
     with network() as found:
-        found.ip("link add br9 type bridge")
+        found.ip("link add br9 address 02:00:00:00:00:09 type bridge")
         found.ip("link add up0 type veth peer name up1")
         before = found.links()
         yield found
@@ -254,7 +254,7 @@ def test_a_link_of_others_is_in_the_way_and_stays(host, tree, name):
         timeout=60,
     )
     assert done.returncode
-    assert f"There is a link ve-{name} already" in done.stderr
+    assert f"There is a link ve-{name} on this host already" in done.stderr
     assert f"ve-{name}" in host.links()
     host.ip(f"link delete ve-{name}")
 

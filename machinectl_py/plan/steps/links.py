@@ -34,6 +34,29 @@ def namespace_path(machine: str) -> str:
     return f"{machine_dir(machine)}/network"
 
 
+class CheckNames(Step):
+    """Hold that the names of links to be made here are free."""
+
+    name = "check-link-names"
+    place = "launcher"
+    man = "if_nametoindex(3)"
+    because = "a link of that name that is found later, by undoing, is ours then"
+    lifetime = "process"
+    takes = ("lock",)
+
+    links: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"check that there is no link {' or '.join(self.links)} yet"
+
+    def apply(self, context: Context) -> None:
+        """Look for each."""
+        for link in self.links:
+            if rtnl.index_of(link):
+                raise ConflictError(f"There is a link {link} on this host already")
+
+
 class AwaitLinks(Step):
     """Wait for the links that are made from outside."""
 
@@ -191,15 +214,18 @@ class AddVeth(Step):
     def undo(self, context: Context) -> None:
         """Remove it if it is there yet: the kernel may hold it for longer than its namespace.
 
-        One that was made and not noted is of a machine that was killed, and goes with it.
+        One that was made and not noted is known by what it is: its name was free before.
         """
         index = context.slots.get(link_slot(self.inside), 0)
         assert isinstance(index, int)
-        link = rtnl.get_link(index) if index else None
+        found = rtnl.index_of(self.host)
+        link = rtnl.get_link(found) if found and index in (0, found) else None
         if link is None or (link.name, link.kind) != (self.host, "veth"):
             return
+        if not index and self.host_address not in ("", link.address):
+            return
         try:
-            rtnl.delete_link(index)
+            rtnl.delete_link(found)
         except OSError as error:
             if error.errno != _ENODEV:  # gone with the namespace, just now
                 raise
