@@ -70,7 +70,8 @@ def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def await_links(spec: MachineSpec) -> tuple[Step, ...]:
     """Return what PID 1 does before it executes the payload."""
     names = _inside_names(spec)
-    return (links.AwaitLinks(links=names),) if names else ()
+    is_watched = bool(spec.network.ports)
+    return (links.AwaitLinks(links=names, is_watched=is_watched),) if names or is_watched else ()
 
 
 def _inside_names(spec: MachineSpec) -> tuple[str, ...]:

@@ -16,13 +16,12 @@ class Exposure:
     """A socket that tells of changes, and the process that follows the last one."""
 
     def __init__(self, fd: int, *, name: str, leader: int, source: str) -> None:
-        """Own the socket, and look at once: addresses may be there already."""
+        """Own the socket, which is older than the machine's first address."""
         self._fd = fd
         code = f"import sys;sys.path.insert(0,{source!r});"
         code += "from machinectl_py.runtime.expose import main;main()"
         self._command = [sys.executable, "-SI", "-c", code, name, f"{leader}"]
         self._pid, self._pidfd, self._stale = 0, -1, False
-        self._start()
 
     def descriptors(self) -> list[int]:
         """Return what to wait for."""

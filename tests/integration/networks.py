@@ -21,7 +21,7 @@ class Network:
 
     def __init__(self, pid: int) -> None:
         """Use the one of a process."""
-        self.path = f"/proc/{pid}/ns/net"
+        self.pid, self.path = pid, f"/proc/{pid}/ns/net"
 
     def enter(self, *command: object) -> list[str]:
         """Return a command line that runs a command in it."""
@@ -30,6 +30,16 @@ class Network:
     def ip(self, words: str) -> None:
         """Run ip(8)."""
         subprocess.run(self.enter("ip", *words.split()), check=True, capture_output=True)
+
+    def read(self, name: str) -> str:
+        """Return a value below /proc/sys/net."""
+        command = self.enter("cat", f"/proc/sys/net/{name}")
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def write(self, name: str, value: str) -> None:
+        """Set a value below /proc/sys/net."""
+        command = self.enter("/bin/sh", "-c", f"echo {value} >/proc/sys/net/{name}")
+        subprocess.run(command, check=True, capture_output=True)
 
     def links(self) -> dict[str, dict[str, object]]:
         """Return what is lasting of its links, by name; without lo."""

@@ -58,21 +58,25 @@ class CheckNames(Step):
 
 
 class AwaitLinks(Step):
-    """Wait for the links that are made from outside."""
+    """Wait for what is made from outside: links, and the watch of their addresses."""
 
     name = "await-links"
     man = "rtnetlink(7)"
     because = "an init, or a command, looks for its links once it runs"
 
     links: tuple[str, ...]
+    is_watched: bool = False  # the addresses are
 
     def describe(self) -> str:
         """Return the act."""
-        return f"wait for the links {', '.join(self.links)}"
+        links = f"the links {', '.join(self.links)}" if self.links else ""
+        watch = "the watch of addresses" if self.is_watched else ""
+        return f"wait for {' and '.join(filter(None, (links, watch)))}"
 
     def needed_slots(self) -> tuple[str, ...]:
         """Return a slot for each."""
-        return tuple(link_slot(link) for link in self.links)
+        slots = tuple(link_slot(link) for link in self.links)
+        return (*slots, "addresses") if self.is_watched else slots
 
     def apply(self, context: Context) -> None:
         """Do nothing: the slots are filled."""
