@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 TABLE = "inet pymachine-ports"
+_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}  # /etc/protocols is not on every host
 
 # Maps of the host's ports to addresses and ports of machines: for each family those that apply to
 # any address of the host, and those to one. A packet for no port of ours passes through untouched.
@@ -91,7 +92,7 @@ def _elements(forwards: tuple[Forward, ...], version: int, mark: str) -> list[st
                 continue
             before = f"{port.address} . " if mark else ""
             for step in range(port.count):
-                source = f"{before}{port.protocol} . {port.host + step}"
+                source = f"{before}{_NUMBERS[port.protocol]} . {port.host + step}"
                 found.append(f"{source} : {target} . {port.inside + step}")
     return found
 

@@ -31,6 +31,8 @@ mount --rbind /mnt /sys/fs/cgroup && umount -R /mnt && exec "$@"
 """
 ENVIRONMENT = os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
 _numbers = itertools.count(1)
+MACHINED = ("org.freedesktop.machine1", "/org/freedesktop/machine1")
+MACHINED += ("org.freedesktop.machine1.Manager",)
 
 
 @pytest.fixture
@@ -356,13 +358,17 @@ def test_machined_learns_of_the_link(host, pymachine, tree, name, manager):
             capture_output=True,
             text=True,
         ).stdout.partition(":")[0]
-        for tool in (COMMAND, ("machinectl",)):
-            shown = subprocess.run(
-                [*tool, "show", name, "-p", "NetworkInterfaces"],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            assert shown.stdout.strip() == f"NetworkInterfaces={index}", tool
+        words = [*COMMAND, "show", name, "-p", "NetworkInterfaces"]
+        shown = subprocess.run(words, check=True, capture_output=True, text=True)
+        assert shown.stdout.strip() == f"NetworkInterfaces={index}"
+        # machinectl has no words for an array of numbers.
+        words = ["busctl", "call", *MACHINED, "GetMachine", "s", name]
+        path = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split('"')[
+            1
+        ]
+        words = ["busctl", "get-property", MACHINED[0], path, f"{MACHINED[0]}.Machine"]
+        words.append("NetworkInterfaces")
+        told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        assert told == f"ai 1 {index}\n"
     finally:
         pymachine("terminate", name)
