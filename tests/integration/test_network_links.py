@@ -363,9 +363,8 @@ def test_machined_learns_of_the_link(host, pymachine, tree, name, manager):
         assert shown.stdout.strip() == f"NetworkInterfaces={index}"
         # machinectl has no words for an array of numbers.
         words = ["busctl", "call", *MACHINED, "GetMachine", "s", name]
-        path = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split('"')[
-            1
-        ]
+        found = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        path = found.split('"')[1]
         words = ["busctl", "get-property", MACHINED[0], path, f"{MACHINED[0]}.Machine"]
         words.append("NetworkInterfaces")
         told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
