@@ -17,6 +17,7 @@ from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
 from machinectl_py.plan.network_facts import probe_network
+from machinectl_py.plan.root_facts import default_users
 from machinectl_py.plan.unsupported import check_supported
 from machinectl_py.record import Record
 
@@ -181,8 +182,18 @@ def make_machine(
     argv: tuple[str, ...],
     console: ConsoleMode,
     foreground: bool,
+    own_users: bool = True,
 ) -> tuple[MachineSpec, HostFacts]:
     """Return spec and facts of the machine that the settings describe.
+
+    Args:
+        target: the machine.
+        values: what options and files say.
+        kind: of its payload.
+        argv: the payload.
+        console: its console.
+        foreground: whether the machine ends with this process.
+        own_users: it gets a user namespace where nobody says anything of it, and where it can.
 
     Raises:
         DeniedError: the caller is not root.
@@ -201,7 +212,7 @@ def make_machine(
         environment=dict(os.environ),
         capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
     )
-    spec = make_spec(values, frame)
+    spec = make_spec(values, frame, default_users(target.root) if own_users else None)
     check_supported(spec)
     manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
     # machined takes only machines that live in a unit of systemd.

@@ -13,6 +13,7 @@ Each verb is a module in `cli/verbs/` with
 
 from __future__ import annotations
 
+import _signal
 import gc
 import os
 import sys
@@ -157,6 +158,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
     Leaves by `os._exit`, since a verb of 20 ms need not pay for taking the interpreter down.
     """
     try:
+        if _signal.getsignal(_signal.SIGINT) is _signal.SIG_DFL:  # so left by packaging/pymachine
+            _signal.signal(_signal.SIGINT, _signal.default_int_handler)
         status = dispatch(_own_words() if argv is None else argv)
         sys.stdout.flush()
     except BrokenPipeError:  # `pymachine list | head`
@@ -164,5 +167,6 @@ def main(argv: list[str] | None = None) -> NoReturn:
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else EXIT_FAILURE
     except BaseException as error:  # noqa: BLE001 - the last resort: one line, no traceback
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # a second Ctrl-C adds nothing
         status = report(error)
     os._exit(status)

@@ -206,6 +206,9 @@ def _rootfs(values: Values) -> RootSpec:
 
 def _users(values: Values, default: UsersSpec) -> UsersSpec:
     if "private_users" not in values.values and "users_ownership" not in values.values:
+        # The ids of an overlay, such as these two end on, cannot be mapped.
+        layered = values.flag("ephemeral") or values.get("volatile", "no") == "overlay"
+        default = UsersSpec() if layered else default
         return default.replace(delegate=values.get("users_delegate", 0))
     mode, base, count = values.get("private_users", ("no", 0, 65536))
     return UsersSpec(

@@ -37,9 +37,13 @@ def parts(path: str) -> tuple[str, ...]:
 
 
 def custom(spec: MachineSpec, facts: HostFacts) -> tuple[Custom, ...]:
-    """Return the mounts to be made: parents before what is below them, as systemd-nspawn's."""
+    """Return the mounts to be made: parents before what is below them, as systemd-nspawn's.
+
+    Of several on one target, the one that systemd-nspawn would mount last, on top of the others.
+    """
     there = (mount for mount in spec.mounts if not _is_passed_over(mount, facts))
-    return tuple(sorted(there, key=_order))
+    on_top = {parts(target_of(mount)): mount for mount in sorted(there, key=_order)}
+    return tuple(on_top.values())
 
 
 def _order(mount: Custom) -> tuple[tuple[bytes, ...], int]:
@@ -55,18 +59,14 @@ def check_mounts(spec: MachineSpec, facts: HostFacts) -> None:
     """Refuse mounts that cannot be made, before anything is touched.
 
     Raises:
-        ConfigError: a path is not absolute, or two mounts have one target.
+        ConfigError: a path is not absolute.
         NotFoundError: a source is not there.
         UnsupportedError: the layers of an overlay, or a target, cannot be used.
     """
-    seen: set[tuple[str, ...]] = set()
     for mount in custom(spec, facts):
         target = target_of(mount)
         if not target.startswith("/"):
             raise ConfigError(f"'{target}' is no absolute path to mount on")
-        if parts(target) in seen:
-            raise ConfigError(f"Two mounts have the target {target}")
-        seen.add(parts(target))
         if parts(target) in _NEEDED:
             raise UnsupportedError(
                 f"Nothing can be mounted on {target}: a machine's manager talks to it there",

@@ -157,9 +157,16 @@ def test_a_file_and_a_directory_do_not_fit(tree, machine, source):
     assert "Not a directory: /etc/hosts" in line or "Not a directory: etc/hosts" in line
 
 
-def test_two_mounts_with_one_target_are_refused(tree, machine, source):
-    binds = BindMount(source=str(source), target="/a/b"), TmpfsMount(target="/a//b/")
-    assert refused(tree, machine, *binds) == "pymachine: Two mounts have the target /a//b/"
+def test_of_two_mounts_with_one_target_the_last_is_seen(tree, machine, source):
+    (source / "other").mkdir()
+    one, other = (
+        BindMount(source=str(source / name), target=target)
+        for name, target in (("", "/a/b"), ("other", "/a//b/"))
+    )
+    assert shell(tree, machine, "ls /a/b", one, other) == ""
+    assert shell(tree, machine, "ls /a/b", other, one) == "file\nother\n"
+    script = "ls /a/b; grep -c ' /a/b ' /proc/self/mountinfo"
+    assert shell(tree, machine, script, TmpfsMount(target="/a/b"), one) == "1\n"
 
 
 def test_mounts_stand_in_the_order_of_their_targets(tree, machine, source):

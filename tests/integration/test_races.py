@@ -86,13 +86,25 @@ def be_rid_of(pymachine, machine):
     return runs
 
 
+def let_run(process, number, moments):
+    """Wait for a random moment of the boot, every other time of one that a supervisor sees.
+
+    So half of the kills hit a supervisor, however slow the machine is.
+    """
+    if number % 2:
+        wait_until(lambda: supervisors(process.pid) or process.poll() is not None)
+        time.sleep(moments.uniform(0, BOOT / 4))
+    else:
+        time.sleep(moments.uniform(0, BOOT))
+
+
 @pytest.mark.parametrize("with_launcher", [False, True])
 def test_a_killed_supervisor_leaves_nothing(pymachine, tree, machine, with_launcher):
     moments = random.Random(SEED + with_launcher)
     forked = 0
     for number in range(KILLS):
         process = boot(tree, machine)
-        time.sleep(moments.uniform(0, BOOT))
+        let_run(process, number, moments)
         supervisor, born = supervisors(process.pid), descendants(process.pid)
         for pid in [process.pid] * with_launcher + supervisor:
             os.kill(pid, signal.SIGKILL)
@@ -112,9 +124,12 @@ def test_a_killed_supervisor_leaves_nothing(pymachine, tree, machine, with_launc
 def test_a_killed_launcher_leaves_a_whole_machine_or_nothing(pymachine, tree, machine):
     moments = random.Random(SEED)
     ran = 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         process = boot(tree, machine)
-        time.sleep(moments.uniform(0, BOOT))
+        if number == 0:  # a launcher that has told all that it had to
+            wait_until(lambda: is_running(machine))
+        elif number > 1:
+            let_run(process, number, moments)
         process.kill()
         process.communicate(timeout=60)
         wait_until(lambda: not is_supervised(machine) or is_running(machine))

@@ -78,7 +78,13 @@ def _run(arguments: Arguments) -> int:
         values.values.setdefault("kill_signal", 0)
     console = _console(values)
     spec, facts = make_machine(
-        target, values, kind=kind, argv=argv, console=console, foreground=True
+        target,
+        values,
+        kind=kind,
+        argv=argv,
+        console=console,
+        foreground=True,
+        own_users=False,
     )
     quiet = arguments.flag("quiet")
     if not quiet:
