@@ -267,7 +267,7 @@ def _mask(names: tuple[str, ...], numbers: dict[str, int]) -> int:
 
 def _capabilities(values: Values, network: NetworkSpec, numbers: dict[str, int]) -> int:
     default = sum(1 << numbers[f"CAP_{name}"] for name in DEFAULT_CAPABILITIES.split())
-    if network.kind == "private":
+    if network.kind == "private" or values.flag("private_network"):
         default |= 1 << numbers["CAP_NET_ADMIN"]
     added = _mask(values.get("capability", ()), numbers)
     return (default | added) & ~_mask(values.get("drop_capability", ()), numbers)

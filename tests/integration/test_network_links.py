@@ -191,6 +191,26 @@ def test_a_link_comes_back_under_its_name(host, tree, name):
     assert host.links()["up1"] == before
 
 
+def test_links_of_a_user_namespace_belong_to_its_root(host, tree, name):
+    """The owner of a network namespace may change its links; it is that of the machine."""
+    before = host.links()
+    options = ("--private-users=pick", "--private-users-ownership=chown", "--network-zone=shared")
+    options += ("--network-interface=up1:lan0", "--network-veth-extra=out0:in0")
+    script = (
+        "ip link set lan0 name other0; ip link set host0 up; ip -br link; cat /proc/self/uid_map"
+    )
+    command = host.enter(
+        *(*COMMAND, "run", "-D", tree, "-M", name, *options, "/bin/sh", "-c", script)
+    )
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    seen = {line.partition(" ")[0].partition("@")[0] for line in done.stdout.splitlines()}
+    assert {"host0", "other0", "in0"} <= seen
+    assert int(done.stdout.splitlines()[-1].split()[1]) > 0
+    wait_for(lambda: host.links() == before, "a link is not as it was")
+
+
 def test_a_machine_finds_its_links_at_once(host, tree, name):
     for _ in range(5):
         command = host.enter(
@@ -329,6 +349,21 @@ def test_a_network_namespace_that_exists(host, tree, name):
         with running(run_command(host, tree, name, option), tree) as inside:
             assert inside.keys() == {"there"}
         assert other.links().keys() == {"there"}
+
+
+def test_the_link_layer_s_address_can_be_given(host, tree, name):
+    address = "02:00:5e:00:53:01"
+    command = host.enter(
+        *(*COMMAND, "run", "-D", tree, "-M", name, "--network-veth"),
+        *("/bin/sh", "-c", "exec cat /sys/class/net/host0/address"),
+    )
+    given = ENVIRONMENT | {"SYSTEMD_NSPAWN_NETWORK_MAC": address.upper()}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=given)
+    assert done.stdout.strip() == address
+    given["SYSTEMD_NSPAWN_NETWORK_MAC"] = "02:00:5e:00:53"
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=given)
+    assert done.returncode
+    assert "is no link-layer address" in done.stderr
 
 
 def test_a_failure_after_the_links_leaves_none(host, tree, name):

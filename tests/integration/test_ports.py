@@ -227,6 +227,15 @@ def test_ipv6(host, world, tree, name):
         assert reached(host, HOST6, 8080).startswith(f"{name} ")
 
 
+def test_a_machine_with_a_user_namespace(host, world, tree, name):
+    options = ("--private-users=pick", "--private-users-ownership=chown")
+    with booted(host, tree, name, "--network-veth", "--port=8080:80", *options) as machine:
+        machine.address(2)
+        machine.serve(80)
+        wait_for(lambda: "6 . 8080 : 10.9.0.2 . 80" in forwarded(host), "no forwarding")
+        assert reached(world, HOST, 8080) == f"{name} {WORLD}"
+
+
 def test_datagrams(host, world, tree, name):
     with booted(host, tree, name, "--network-veth", "--port=udp:5300:53") as machine:
         machine.address(2)

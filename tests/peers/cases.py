@@ -319,6 +319,8 @@ def _network() -> Iterator[Case]:
     path = "--network-namespace-path=/proc/self/ns/net"
     yield "a network namespace and a link", (path, "--network-veth"), "true", ""
     yield "a network namespace", (path,), "cut -d: -f1 -s /proc/net/dev; cap", "CapInh"
+    own = ("--private-network", path)
+    yield "a network namespace called private", own, "cut -d: -f1 -s /proc/net/dev; cap", "CapInh"
     twice = ("--private-network", "--port=tcp:80", "--port=80:81")
     yield "a port twice", twice, "true", ""
 
