@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
 
+_NFT_MARKS = frozenset('"*\\')
 _PRIMARY = "host0"  # what systemd-nspawn calls the link of --network-veth inside
 
 
@@ -32,6 +33,9 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
         raise ConfigError(f"{path} is no network namespace")
     if spec.network.ports and not facts.network.nft:
         raise UnsupportedError("Ports are forwarded by nft, which is missing", "Install nftables.")
+    link = _link_here(spec)
+    if spec.network.ports and set(link) & _NFT_MARKS:
+        raise ConfigError(f"The name {link} cannot stand in a rule of nftables")
     if mixed := _parents(spec.network.macvlan) & _parents(spec.network.ipvlan):
         raise ConfigError(f"The link {min(mixed)} cannot have children of both kinds")
     names = _inside_names(spec)
@@ -144,11 +148,16 @@ def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
 
 
+def _link_here(spec: MachineSpec) -> str:
+    """Return the link of the host by which it reaches the machine, or ""."""
+    return (_bridge(spec) or _host_name(spec)) if spec.network.veth else ""
+
+
 def _ports(spec: MachineSpec) -> tuple[Step, ...]:
     network = spec.network
     if not network.ports:
         return ()
-    link = (_bridge(spec) or _host_name(spec)) if network.veth else ""
+    link = _link_here(spec)
     inside = _PRIMARY if network.veth else ""
     return (
         forward_ports.ForwardPorts(

@@ -7,13 +7,20 @@ from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 TABLE = "inet pymachine-ports"
 _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}  # /etc/protocols is not on every host
 
-# Maps of the host's ports to addresses and ports of machines: for each family those that apply to
-# any address of the host, and those to one. A packet for no port of ours passes through untouched.
+# Of the host's ports to addresses and ports of machines: for each version of IP those that apply to
+# any address of the host, and those to one.
+_MAPS = {
+    "any4": "inet_proto . inet_service : ipv4_addr . inet_service",
+    "one4": "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+    "any6": "inet_proto . inet_service : ipv6_addr . inet_service",
+    "one6": "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service",
+}
+# A packet for no port of ours passes through untouched.
 _CHAINS = """\
   chain guard {
     type filter hook prerouting priority -300
@@ -60,12 +67,12 @@ def render(forwards: Iterable[Forward]) -> str:
     if not forwards:
         return start
     links = sorted({forward.link for forward in forwards if forward.link})
-    number, service = "inet_proto . inet_service", "inet_service"
+    filled: dict[str, list[str]] = {name: [] for name in _MAPS}
+    for forward in forwards:
+        for name, element in elements(forward.ports, ipv4=forward.ipv4, ipv6=forward.ipv6):
+            filled[name].append(element)
     parts = (
-        _map("any4", f"{number} : ipv4_addr . {service}", _elements(forwards, 4, "")),
-        _map("one4", f"ipv4_addr . {number} : ipv4_addr . {service}", _elements(forwards, 4, ".")),
-        _map("any6", f"{number} : ipv6_addr . {service}", _elements(forwards, 6, "")),
-        _map("one6", f"ipv6_addr . {number} : ipv6_addr . {service}", _elements(forwards, 6, ":")),
+        *(_collection("map", name, kind, filled[name]) for name, kind in _MAPS.items()),
         _collection("set", "links", "ifname", [f'"{link}"' for link in links]),
         # From one machine on a bridge to another: the answer must come back through the host.
         _collection("set", "turns", "ifname . ifname", [f'"{link}" . "{link}"' for link in links]),
@@ -73,31 +80,26 @@ def render(forwards: Iterable[Forward]) -> str:
     return f"{start}table {TABLE} {{\n{''.join(parts)}{_CHAINS}}}\n"
 
 
-def _map(name: str, kind: str, elements: list[str]) -> str:
-    return _collection("map", name, kind, elements)
-
-
 def _collection(what: str, name: str, kind: str, elements: list[str]) -> str:
     filled = f"; elements = {{ {', '.join(elements)} }}" if elements else ""
     return f"  {what} {name} {{ type {kind}{filled}; }}\n"
 
 
-def _elements(forwards: tuple[Forward, ...], version: int, mark: str) -> list[str]:
-    """Return the elements of a map: for ports of any address, or with `mark` of one that has it."""
-    found = []
-    for forward in forwards:
-        target = forward.ipv4 if version == 4 else forward.ipv6
-        for port in forward.ports if target else ():
-            if not _applies(port, version, mark):
-                continue
-            before = f"{port.address} . " if mark else ""
-            for step in range(port.count):
+def elements(ports: tuple[PortSpec, ...], *, ipv4: str, ipv6: str) -> Iterator[tuple[str, str]]:
+    """Yield what leads ports to addresses of a machine, "" for none: a map and its element."""
+    for port in ports:
+        for version, target in ((4, ipv4), (6, ipv6)):
+            name = _map_of(port, version) if target else ""
+            before = f"{port.address} . " if name.startswith("one") else ""
+            for step in range(port.count if name else 0):
                 source = f"{before}{_NUMBERS[port.protocol]} . {port.host + step}"
-                found.append(f"{source} : {target} . {port.inside + step}")
-    return found
+                yield name, f"{source} : {target} . {port.inside + step}"
 
 
-def _applies(port: PortSpec, version: int, mark: str) -> bool:
-    if mark:
-        return mark in port.address and port.address not in ("0.0.0.0", "::")  # noqa: S104
-    return port.address in ("", "0.0.0.0" if version == 4 else "::")  # noqa: S104
+def _map_of(port: PortSpec, version: int) -> str:
+    """Return the map in which a port stands, "" if it is of the other version of IP."""
+    if not port.address:
+        return f"any{version}"
+    if (":" in port.address) != (version == 6):
+        return ""
+    return f"any{version}" if port.address in ("0.0.0.0", "::") else f"one{version}"  # noqa: S104

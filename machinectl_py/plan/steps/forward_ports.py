@@ -9,7 +9,7 @@ from machinectl_py.config.spec import PortSpec
 from machinectl_py.kernel import rtnl
 from machinectl_py.kernel.namespaces import InNetwork
 from machinectl_py.plan.port_claims import Claims
-from machinectl_py.plan.port_table import TABLE, Forward, render
+from machinectl_py.plan.port_table import TABLE, elements
 from machinectl_py.plan.step import Step
 from machinectl_py.plan.steps.links import link_slot
 
@@ -44,9 +44,10 @@ class ForwardPorts(Step):
 
     def command(self) -> str:
         """Return the shell's way."""
-        forward = Forward(machine=self.machine, network=0, ports=self.ports, link=self.link)
-        rules = render((forward.replace(ipv4="ADDRESS", ipv6="ADDRESS6"),))
-        return f"nft -f - <<'EOF'\n{rules}EOF"
+        return "; ".join(
+            f"nft add element {TABLE} {name} '{{ {element} }}'"
+            for name, element in elements(self.ports, ipv4="ADDRESS", ipv6="ADDRESS6")
+        )
 
     def apply(self, context: Context) -> None:
         """Take them."""
