@@ -23,6 +23,12 @@ _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100  # <linux/rtnetlink.h>
 _MACVLAN_MODE_BRIDGE, _IPVLAN_MODE_L2 = 4, 0  # <linux/if_link.h>
 
 
+def preload() -> None:
+    """Import the library already."""
+    for part in ("pyroute2.iproute.linux", "pyroute2.netlink.exceptions"):
+        need_part(part)
+
+
 class Link(Record):
     """A link of this network namespace."""
 

@@ -82,7 +82,15 @@ class AwaitLinks(Step):
         """Do nothing: the slots are filled."""
 
 
-class MakeZone(Step):
+class _OfLinks(Step):
+    """What asks the kernel by rtnetlink."""
+
+    def prepare(self) -> None:
+        """Import the library."""
+        rtnl.preload()
+
+
+class MakeZone(_OfLinks):
     """Make the bridge of a zone, unless another machine of the zone has it made already."""
 
     name = "make-zone"
@@ -128,7 +136,7 @@ def _ensure_bridge(name: str) -> int:
     return rtnl.index_of(name) or rtnl.add_bridge(name)
 
 
-class AddVeth(Step):
+class AddVeth(_OfLinks):
     """Make a pair of virtual links, one end here, the other in the machine."""
 
     name = "add-veth"
@@ -235,7 +243,7 @@ class AddVeth(Step):
                 raise
 
 
-class AddChild(Step):
+class AddChild(_OfLinks):
     """Make a link on one of the host's, in the machine."""
 
     name = "add-child-link"
@@ -339,7 +347,7 @@ class HoldNetwork(Step):
             pass
 
 
-class MoveLink(Step):
+class MoveLink(_OfLinks):
     """Move a link of the host's into the machine, and back at its end."""
 
     name = "move-link"
