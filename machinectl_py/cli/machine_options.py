@@ -17,8 +17,8 @@ from machinectl_py.layout import SERVICE
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
+from machinectl_py.plan.network_facts import probe_network
 from machinectl_py.plan.root_facts import default_users, image_users
-from machinectl_py.plan.unsupported import check_supported
 from machinectl_py.record import Record
 from machinectl_py.runtime.root_view import view_root
 
@@ -258,7 +258,6 @@ def make_machine(
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
         )
         spec = make_spec(values, frame, _default_users(view) if service == SERVICE else None)
-        check_supported(spec)
         manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
         # machined takes only machines that live in a unit of systemd.
         register = spec.cgroup.register and manager != "embedded" and has_machined()
@@ -271,5 +270,6 @@ def make_machine(
             users=spec.users,
             mounts=probe_mounts(spec, view.tree),
             image=view.image,
+            network=probe_network(spec.network),
         )
     return spec, facts

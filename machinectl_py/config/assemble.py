@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machinectl_py.config.network_values import from_port, ports_overlap
 from machinectl_py.config.spec import (
     BindUserSpec,
     CgroupSpec,
@@ -106,8 +107,8 @@ def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = No
     for field, what in (("mstack", "Mount stacks (--mstack=)"), ("oci_bundle", "OCI bundles")):
         if values.get(field, ""):
             raise UnsupportedError(f"{what} are not supported")
-    network = _network(values)
     environment = frame.environment
+    network = _network(values, environment)
     api = environment.get("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "")
     spec = MachineSpec(
         name=frame.name,
@@ -230,7 +231,7 @@ def _users(values: Values, default: UsersSpec) -> UsersSpec:
     )
 
 
-def _network(values: Values) -> NetworkSpec:
+def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
     path = values.get("network_namespace_path", "")
     linked = any(values.get(field, ()) for field in _LINKS)
     kind: NetworkKind = "private" if linked or values.flag("private_network") else "host"
@@ -241,6 +242,7 @@ def _network(values: Values) -> NetworkSpec:
         kind="path" if path else kind,
         namespace_path=path,
         veth=values.flag("network_veth") or bool(bridge or zone),
+        address=_hardware_address(environment.get("SYSTEMD_NSPAWN_NETWORK_MAC", "")),
         bridge=bridge,
         zone=zone,
         interfaces=values.get("network_interface", ()),
@@ -249,6 +251,17 @@ def _network(values: Values) -> NetworkSpec:
         veth_extra=values.get("network_veth_extra", ()),
         ports=values.get("ports", ()),
     )
+
+
+def _hardware_address(text: str) -> str:
+    """Return a link-layer address of $SYSTEMD_NSPAWN_NETWORK_MAC in its usual form; "" of ""."""
+    octets = text.replace("-", ":").split(":") if text else []
+    digits = "0123456789abcdefABCDEF"
+    if text and (
+        len(octets) != 6 or not all(len(o) in (1, 2) and not o.strip(digits) for o in octets)
+    ):
+        raise ConfigError(f"'{text}' in $SYSTEMD_NSPAWN_NETWORK_MAC is no link-layer address")
+    return ":".join(f"{int(octet, 16):02x}" for octet in octets)
 
 
 def _mask(names: tuple[str, ...], numbers: dict[str, int]) -> int:
@@ -265,7 +278,7 @@ def _mask(names: tuple[str, ...], numbers: dict[str, int]) -> int:
 
 def _capabilities(values: Values, network: NetworkSpec, numbers: dict[str, int]) -> int:
     default = sum(1 << numbers[f"CAP_{name}"] for name in DEFAULT_CAPABILITIES.split())
-    if network.kind == "private":
+    if network.kind == "private" or values.flag("private_network"):
         default |= 1 << numbers["CAP_NET_ADMIN"]
     added = _mask(values.get("capability", ()), numbers)
     return (default | added) & ~_mask(values.get("drop_capability", ()), numbers)
@@ -328,6 +341,9 @@ def check(spec: MachineSpec) -> None:
     for wrong, what in rules:
         if wrong:
             raise ConfigError(f"{what} do not go together")
+    for at, port in enumerate(network.ports):
+        if any(ports_overlap(port, other) for other in network.ports[:at]):
+            raise ConfigError(f"The port {from_port(port)} is forwarded twice")
     if ambient_all:
         raise ConfigError("--ambient-capability= has capabilities that --capability= does not")
     if spec.bind_users.names and users.mode == "no":

@@ -38,6 +38,8 @@ def _leader_pidfd_id(state: MachineState) -> int:
 
 
 def _network_interfaces(state: MachineState) -> tuple[int, ...]:
+    if state.network_interfaces:
+        return state.network_interfaces
     from machinectl_py.runtime.inspect_network import host_interfaces
 
     return tuple(index for index, _ in host_interfaces(state))

@@ -59,6 +59,7 @@ class MachineState(Record):
     started_monotonic: int  # CLOCK_MONOTONIC of the start, in microseconds
     clock_offset: int  # what the machine's CLOCK_MONOTONIC adds to the host's, in nanoseconds
     service: str = SERVICE  # the manager, as systemd-machined and the payload are told
+    network_interfaces: tuple[int, ...] = ()  # the host's link that leads to the machine
     uid_base: int = 0  # the host's id of 0 inside
     uid_count: int = 0  # how many ids there are inside; 0 without a user namespace
     boots: int = 1  # how often its init has been started since `boot`
