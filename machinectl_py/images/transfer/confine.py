@@ -179,7 +179,9 @@ def _enter_root(world: World) -> None:
     os.chdir("/proc")
     for name, target in aliases:
         os.symlink(target, name)
-    for place in (*found, *world.places):
+    # glibc before 2.39 wants it for fchmodat(3); nothing but their own processes is in it.
+    proc = make_filesystem("proc", (("subset", "pid"),), _SEALED | const.MOUNT_ATTR_NOEXEC)
+    for place in (*found, Place(name="proc", mount=proc), *world.places):
         if place.directory:
             os.mkdir(place.name, 0o755)
         else:

@@ -27,6 +27,8 @@ _LINES = 1000  # of what programs complain of
 # Of the file system, what no image may take: others write there too.
 _RESERVE_PART, _RESERVE_MOST = 20, 1 << 30
 _F_SETPIPE_SZ = 1031
+# How programs tell of a full disk; GNU tar, when a part of a block fits, by the last.
+_FULL = ("No space left on device", "Disk quota exceeded", ": Wrote only ")
 
 
 def wide_pipe() -> tuple[int, int]:
@@ -175,7 +177,7 @@ def refuse_failure(
             continue
         name = os.path.basename(tool.command[0])
         lines = complaints[number]
-        if any("No space left on device" in line for line in lines):
+        if any(text in line for line in lines for text in _FULL):
             raise PymachineError(f"{what}: no space left")
         fate = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         said = lines[0].removeprefix(f"{name}: ") if lines else fate

@@ -118,7 +118,7 @@ def _copy_some(source: int, target: int, at: int, count: int, to: int) -> int:
     data = os.pread(source, count, at)
     if not data:
         raise OSError(errno.EIO, "the file has become shorter")
-    os.pwrite(target, data, to)
+    _write(target, data, to)
     return len(data)
 
 
@@ -135,10 +135,17 @@ def write_sparsely(chunks: Iterable[bytes], target: int) -> None:
         for offset in range(0, whole, _BLOCK):
             block = data[offset : offset + _BLOCK]
             if block != _ZEROS:
-                os.pwrite(target, block, end + offset)
+                _write(target, block, end + offset)
         end, rest = end + whole, data[whole:]
-    os.pwrite(target, rest, end)
+    _write(target, rest, end)
     os.ftruncate(target, end + len(rest))
+
+
+def _write(target: int, data: bytes, at: int) -> None:
+    """Write all of it: on a disk that becomes full the kernel writes a part at first."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(target, data[done:], at + done)
 
 
 def _convert(source: int, path: str, job: Job, limit: int) -> None:
