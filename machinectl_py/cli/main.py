@@ -54,6 +54,8 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "Images": {
         "pull": "pull",
+        "pull-tar": "pull_tar",
+        "pull-raw": "pull_raw",
         "import-tar": "import_tar",
         "import-raw": "import_raw",
         "import-fs": "import_fs",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from machinectl_py.cli.parse import Arguments
+    from machinectl_py.images.transfer.pulls import Trust
 
     Progress = Callable[[str, str], None]
 
@@ -27,6 +28,14 @@ FORMAT = Option(
     help="compress so, whatever the file's suffix: uncompressed, gzip, bzip2, xz, zstd",
 )
 
+VERIFY = Option(
+    name="--verify",
+    value="MODE",
+    choices=("no", "checksum", "signature"),
+    help="believe what was downloaded: no, by checksum, by signature (the default)",
+)
+KEYRING = Option(name="--keyring", value="FILE", help="the signer's keys, instead of systemd's")
+
 
 def two_words(arguments: Arguments, verb: str, first: str, usage: str) -> tuple[str, str]:
     """Return the words of a verb that takes one or two; "" for a second that is not there.
@@ -37,6 +46,22 @@ def two_words(arguments: Arguments, verb: str, first: str, usage: str) -> tuple[
     if not 1 <= len(arguments.words) <= 2:
         raise UsageError(f"{verb} needs {first}", f"Usage: pymachine {usage}")
     return arguments.words[0], arguments.words[1] if len(arguments.words) > 1 else ""
+
+
+def trust_of(arguments: Arguments) -> Trust:
+    """Return how a download is to be verified.
+
+    Raises:
+        ConfigError: the limit is no size.
+    """
+    from machinectl_py.images.transfer.flow import parse_size
+    from machinectl_py.images.transfer.pulls import Trust
+
+    return Trust(
+        mode=arguments.text("verify", "signature"),
+        keyring=arguments.text("keyring"),
+        limit=parse_size(arguments.text("limit")),
+    )
 
 
 @contextmanager

@@ -44,7 +44,10 @@ _WRITER = parse_names(
 # To read every file, also with O_NOATIME.
 _READER = parse_names(("DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"))
 _READ = const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV
-_ATTRIBUTES = ("--xattrs", "--xattrs-include=*", "--acls")
+# ACLs are attributes among the others ("system.posix_acl_access"), with ids as numbers. With --acls
+# tar(1) writes them as text besides, which other programs read; unpacking, it would take them away
+# where there is no such text, as in what systemd exports.
+_ATTRIBUTES = ("--xattrs", "--xattrs-include=*")
 
 
 def program() -> str:
@@ -155,7 +158,14 @@ def pack(root: str, output: int, format_: Format | None, job: Job) -> None:
     command = (
         *(program(), "--create", "--file=-", f"--directory=/{_TREE}"),
         *("--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"),
-        *("--numeric-owner", *_ATTRIBUTES, "--sparse", "--sort=name", "--atime-preserve=system"),
+        *(
+            "--numeric-owner",
+            *_ATTRIBUTES,
+            "--acls",
+            "--sparse",
+            "--sort=name",
+            "--atime-preserve=system",
+        ),
         *("--warning=no-file-ignored", "--blocking-factor=128", "."),  # sockets are of no use
     )
     tree = open_tree(root, recursive=False)
