@@ -56,6 +56,7 @@ VERBS: dict[str, dict[str, str]] = {
         "pull": "pull",
         "pull-tar": "pull_tar",
         "pull-raw": "pull_raw",
+        "pull-oci": "pull_oci",
         "import-tar": "import_tar",
         "import-raw": "import_raw",
         "import-fs": "import_fs",

@@ -58,7 +58,7 @@ def trust_of(arguments: Arguments) -> Trust:
     from machinectl_py.images.transfer.pulls import Trust
 
     return Trust(
-        mode=arguments.text("verify", "signature"),
+        mode=arguments.text("verify"),
         keyring=arguments.text("keyring"),
         limit=parse_size(arguments.text("limit")),
     )

@@ -12,42 +12,32 @@ from pathlib import Path
 
 import pytest
 
-from machinectl_py.kernel import mount
 from machinectl_py.kernel.locks import is_locked
-from tests.integration.transfers import MACHINES, make_sparse, make_tree, own_store, snapshot
+from tests.integration.transfers import (
+    CACHE,
+    MACHINES,
+    make_sparse,
+    make_tree,
+    own_cache,
+    own_store,
+    signing,
+    snapshot,
+)
 from tests.integration.webserver import serving
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root makes images")
-CACHE = Path("/var/cache/pymachine")
 
 
 @pytest.fixture(autouse=True)
 def store():
-    CACHE.mkdir(parents=True, exist_ok=True)
-    mount.mount("tmpfs", str(CACHE), "tmpfs", 0, "size=500m")
-    with own_store() as limit:
+    with own_cache(), own_store() as limit:
         yield limit
-    mount.umount2(str(CACHE))
 
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory):
-    """Signs data by one of two keys; `keyring` has the first one's."""
-    home = tmp_path_factory.mktemp("gnupg")
-    home.chmod(0o700)
-
-    def gpg(*words, data=b""):
-        command = ["gpg", "--homedir", home, "--batch", "--quiet", "--passphrase", "", *words]
-        return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
-
-    for name in ("us", "others"):
-        gpg("--quick-generate-key", f"{name}@example.org", "ed25519", "sign", "never")
-    gpg.keyring = home / "us.gpg"
-    gpg.keyring.write_bytes(gpg("--export", "us@example.org"))
-    gpg.armored = home / "us.asc"
-    gpg.armored.write_bytes(gpg("--armor", "--export", "us@example.org"))
-    yield gpg
-    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    with signing(tmp_path_factory.mktemp("gnupg") / "home") as gpg:
+        yield gpg
 
 
 @pytest.fixture(scope="module")

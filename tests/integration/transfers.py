@@ -11,6 +11,7 @@ from pathlib import Path
 from machinectl_py.kernel import mount
 
 MACHINES = Path("/var/lib/machines")
+CACHE = Path("/var/cache/pymachine")
 
 
 @contextmanager
@@ -26,6 +27,37 @@ def own_store(megabytes=1500):
         yield limit
     finally:
         mount.umount2(str(MACHINES))
+
+
+@contextmanager
+def own_cache(megabytes=500):
+    """Mount an empty cache of downloads."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    mount.mount("tmpfs", str(CACHE), "tmpfs", 0, f"size={megabytes}m")
+    try:
+        yield
+    finally:
+        mount.umount2(str(CACHE))
+
+
+@contextmanager
+def signing(home):
+    """Give what calls gpg with two keys, "us" and "others"; `keyring` is the first's."""
+    home.mkdir(mode=0o700)
+
+    def gpg(*words, data=b""):
+        command = ["gpg", "--homedir", home, "--batch", "--quiet", "--passphrase", "", *words]
+        return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+
+    for name in ("us", "others"):
+        gpg("--quick-generate-key", f"{name}@example.org", "ed25519", "sign", "never")
+    gpg.keyring, gpg.armored = home / "us.gpg", home / "us.asc"
+    gpg.keyring.write_bytes(gpg("--export", "us@example.org"))
+    gpg.armored.write_bytes(gpg("--armor", "--export", "us@example.org"))
+    try:
+        yield gpg
+    finally:
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
 
 
 def can_make_devices(directory):

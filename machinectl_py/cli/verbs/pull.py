@@ -18,16 +18,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
 
-USAGE = "pull DISTRIBUTION|URL [OPTION…]"
+USAGE = "pull DISTRIBUTION|REMOTE:IMAGE|URL [OPTION…]"
 SUMMARY = "Get an image: from a distribution's packages, or from a server"
 DETAILS = """
-A URL is that of an archive or of a disk image, as its suffix says; 'pymachine pull-tar --help'
-tells how it is verified.
-
 Of a DISTRIBUTION, which is "debian", it builds a directory in /var/lib/machines with mmdebstrap: a
 minimal system with systemd and D-Bus, from the mirrors and keyrings that apt on this host is set
 up with. It is built aside and renamed when complete. Root has no password in it: enter with
 'pymachine shell NAME', where passwd(1) sets one.
+
+A REMOTE is "images", the image server of Linux Containers, "ubuntu", or another that
+/etc/pymachine/remotes.conf has. What comes from there is verified by its checksum, and by a
+signature where the remote has a keyring.
+
+A URL is that of an archive or of a disk image, as its suffix says; 'pymachine pull-tar --help'
+tells how it is verified. One of OCI is docker://NAME:TAG, oci:DIRECTORY or oci-archive:FILE, which
+skopeo(1) and umoci(1) get; most of those have no systemd, and can be used by 'pymachine run' only.
 """
 EXAMPLE = "pymachine pull debian --suite=trixie --name=web"
 COMMAND = -1
@@ -59,21 +64,20 @@ def run(arguments: Arguments) -> int:
     """Run the verb; print where the image is."""
     if len(arguments.words) != 1:
         raise UsageError(
-            "pull needs one DISTRIBUTION, such as 'debian', or one URL",
+            "pull needs one SOURCE, such as 'debian' or 'images:debian/12'",
             f"Usage: pymachine {USAGE}",
         )
     source = arguments.words[0]
-    return _pull_url(source, arguments) if "://" in source else _build(source, arguments)
+    return _pull(source, arguments) if ":" in source else _build(source, arguments)
 
 
-def _pull_url(url: str, arguments: Arguments) -> int:
-    from machinectl_py.images.transfer.pulls import kind_of, pull_url
+def _pull(source: str, arguments: Arguments) -> int:
+    from machinectl_py.images.transfer.pulls import pull_from
 
     warnings = list[str]()
-    with shown(arguments, f"Pulling {url}") as progress:
-        path = pull_url(
-            kind_of(url),
-            url,
+    with shown(arguments, f"Pulling {source}") as progress:
+        path = pull_from(
+            source,
             arguments.text("name"),
             progress,
             trust=trust_of(arguments),

@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 _TREE = "tree"
 # To own and change every file, to make devices, and for attributes that only CAP_SYS_ADMIN sets
 # and sees ("trusted."); xattr(7).
-_WRITER = parse_names(
-    ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SYS_ADMIN")
-)
+WRITER = parse_names(("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SYS_ADMIN"))
 # To read every file, also with O_NOATIME.
 _READER = parse_names(("DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"))
 _READ = const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV
@@ -97,7 +95,7 @@ def unpack(
         attributes = const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC
         set_attributes(tree, attributes, recursive=False)
         unpacking = Unpacking(source, limit, job)
-        tool = Tool(command=command, stdin=unpacking.output, stdout=-1, capabilities=_WRITER)
+        tool = Tool(command=command, stdin=unpacking.output, stdout=-1, capabilities=WRITER)
         world = World(places=(Place(name=_TREE, mount=tree),))
         for line in unpacking.into(tool, world):
             warn(line)
