@@ -54,6 +54,14 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "Images": {
         "pull": "pull",
+        "pull-tar": "pull_tar",
+        "pull-raw": "pull_raw",
+        "pull-oci": "pull_oci",
+        "import-tar": "import_tar",
+        "import-raw": "import_raw",
+        "import-fs": "import_fs",
+        "export-tar": "export_tar",
+        "export-raw": "export_raw",
     },
 }
 ALIASES = {"stop": "poweroff", "ps": "processes"}
