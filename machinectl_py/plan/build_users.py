@@ -6,6 +6,7 @@ from machinectl_py.errors import ConfigError
 from machinectl_py.plan.bind_users import bound_users
 from machinectl_py.plan.build_mounts import place_of
 from machinectl_py.plan.steps import api, cgroup, users
+from machinectl_py.plan.steps import lock_mounts as locks
 from machinectl_py.plan.users import plan_users
 
 TYPE_CHECKING = False
@@ -84,6 +85,13 @@ def mount_sys(spec: MachineSpec, writable: Step) -> tuple[Step, ...]:
     if made_outside:
         raise ConfigError("In a user namespace the API file systems cannot be writable")
     return (writable,)
+
+
+def lock_mounts(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the steps after which root inside cannot undo the mounts made so far."""
+    if spec.users.mode == "no":
+        return ()
+    return (locks.OfferMounts(), locks.LockMounts(), locks.EnterMounts())
 
 
 def await_outside(spec: MachineSpec) -> tuple[Step, ...]:
