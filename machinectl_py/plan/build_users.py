@@ -60,6 +60,7 @@ def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         users.MakeApiMounts(own_network=spec.private_network),
         cgroup.OwnCgroup(),
         users.OwnUnixExport(machine=spec.name),
+        locks.StartLocker(),
     )
 
 
@@ -91,7 +92,7 @@ def lock_mounts(spec: MachineSpec) -> tuple[Step, ...]:
     """Return the steps after which root inside cannot undo the mounts made so far."""
     if spec.users.mode == "no":
         return ()
-    return (locks.OfferMounts(), locks.LockMounts(), locks.EnterMounts())
+    return (locks.LockMounts(), locks.EndLocker())
 
 
 def await_outside(spec: MachineSpec) -> tuple[Step, ...]:

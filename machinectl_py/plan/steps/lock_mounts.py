@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from machinectl_py.kernel import const, mount_locks, namespaces
+from machinectl_py.kernel import mount_locks
 from machinectl_py.plan.step import Step
 
 TYPE_CHECKING = False
@@ -12,65 +12,70 @@ if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
 
 
-class OfferMounts(Step):
-    """Tell the supervisor that the mounts are made."""
+class StartLocker(Step):
+    """Have a process of the host's root at hand that can copy the mount namespace of PID 1."""
 
-    name = "offer-mounts"
+    name = "start-locker"
+    place = "supervisor"
     man = "mount_namespaces(7)"
-    because = "after all that root inside may not undo"
-    gives = ("mounts",)
+    because = "early: PID 1 shall not wait for what else the supervisor does"
+    lifetime = "process"
+    takes = ("cgroup", "leader-pidfd")
+    gives = ("locker", "locker-pid")
 
     def describe(self) -> str:
         """Return the act."""
-        return "say that the mounts are made"
+        return "fork what will copy the mount namespace of PID 1"
 
     def apply(self, context: Context) -> None:
-        """Say so."""
-        context.give("mounts", 1)
+        """Start it in the cgroup of the supervisor, as none may be in that above."""
+        place = f"{context.text('cgroup')}/supervisor"
+        cgroup = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            pid, locker = mount_locks.start_locker(context.number("leader-pidfd"), cgroup)
+        finally:
+            os.close(cgroup)
+        context.give("locker", locker)
+        context.give("locker-pid", pid)
 
 
 class LockMounts(Step):
-    """Copy the mount namespace by way of one of the host's, so that all mounts are locked."""
+    """Go on in a copy of the mount namespace that was the host's on its way."""
 
     name = "lock-mounts"
-    place = "supervisor"
     man = "mount_namespaces(7)"
-    because = "by root of the host: the kernel locks what comes from another user namespace"
-    takes = ("mounts", "leader-pidfd")
-    gives = ("mount-namespace",)
+    because = "root inside cannot undo what was mounted before, only what is from here on"
+    takes = ("locker",)
+    gives = ("mounts-locked",)
 
     def describe(self) -> str:
         """Return the act."""
-        return "copy the mount namespace into one of the host, and that into one of the machine"
+        return "copy the mount namespace into one of the host and back, setns CLONE_NEWNS to that"
 
     def command(self) -> str:
         """Return the shell's way."""
         return "nsenter --mount -t LEADER unshare --mount nsenter --user -t LEADER unshare --mount"
 
     def apply(self, context: Context) -> None:
-        """Copy it by a short-lived process."""
-        locked = mount_locks.copy_locked(context.number("leader-pidfd"))
-        context.give("mount-namespace", locked)
+        """Ask for it, and join it."""
+        mount_locks.lock_mounts(context.number("locker"))
+        context.give("mounts-locked", 1)
 
 
-class EnterMounts(Step):
-    """Go on where the mounts are locked; the namespace in which they were made ends."""
+class EndLocker(Step):
+    """See the process through that has copied the mounts."""
 
-    name = "enter-mounts"
-    man = "setns(2)"
-    because = "what is mounted from here on, root inside may undo: the covers of a proc of its own"
-    takes = ("mount-namespace",)
+    name = "end-locker"
+    place = "supervisor"
+    man = "waitpid(2)"
+    because = "it ends when it has answered"
+    lifetime = "process"
+    takes = ("mounts-locked", "locker-pid")
 
     def describe(self) -> str:
         """Return the act."""
-        return "setns CLONE_NEWNS to the copy with locked mounts"
-
-    def command(self) -> str:
-        """Return the shell's way."""
-        return "nsenter --mount=…"
+        return "wait for the end of what has copied the mount namespace"
 
     def apply(self, context: Context) -> None:
-        """Join it; root and working directory are its root then."""
-        locked = context.number("mount-namespace")
-        namespaces.setns(locked, const.CLONE_NEWNS)
-        os.close(locked)
+        """Reap it."""
+        os.waitpid(context.number("locker-pid"), 0)
