@@ -50,6 +50,9 @@ def start_locker(pidfd: int, cgroup: int = -1) -> tuple[int, int]:
             _serve(pidfd, proc, theirs)
         os.close(child_pidfd)
         return child, ours.detach()
+    except OSError:
+        ours.close()
+        raise
     finally:
         os.close(proc)
         theirs.close()
