@@ -173,7 +173,11 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
     """
     options = from_options(arguments.values, SETTINGS)
     if target.words:  # which say how to start, as Parameters= does
-        options = options.replace(said=options.said | {"start"})
+        options = options.replace(
+            values=options.values | {"parameters": target.words},
+            origins=options.origins | {"parameters": "arguments"},
+            said=options.said | {"parameters", "start"},
+        )
     asked = arguments.text("settings", "yes")
     mode: FilesMode = _SETTINGS_MODES.get(asked, asked)  # type: ignore[assignment]  # a choice
     files = EMPTY

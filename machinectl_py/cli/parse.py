@@ -142,4 +142,5 @@ def _take(option: Option, text: str | None, rest: list[str], values: dict[str, A
     if option.many:
         values.setdefault(key, []).append(text)
     else:
+        values.pop(key, None)  # so that `values` is in the order in which each was said last
         values[key] = text

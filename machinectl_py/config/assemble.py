@@ -346,5 +346,9 @@ def check(spec: MachineSpec) -> None:
             raise ConfigError(f"The port {from_port(port)} is forwarded twice")
     if ambient_all:
         raise ConfigError("--ambient-capability= has capabilities that --capability= does not")
+    if (spec.bind_users.shell or spec.bind_users.groups) and not spec.bind_users.names:
+        raise ConfigError("--bind-user-shell= and --bind-user-group= need --bind-user=")
+    if spec.journal_forward.limits and not spec.journal_forward.path:
+        raise ConfigError("--forward-journal-max-use= and its like need --forward-journal=")
     if spec.bind_users.names and users.mode == "no":
         raise ConfigError("--bind-user= needs a user namespace", "Add --private-users=pick.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from machinectl_py.config import id_values, mount_values, network_values, values
-from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, TmpfsMount
+from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, Rlimit, TmpfsMount
 from machinectl_py.config.words import join_words, split_words
 
 TYPE_CHECKING = False
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _CONSOLES = ("interactive", "read-only", "passive", "pipe", "autopipe")
-_JOURNAL = ("MaxUse", "KeepFree", "MaxFileSize", "MaxFiles")
+_JOURNAL_SIZES = ("MaxUse", "KeepFree", "MaxFileSize")
+_JOURNAL = (*_JOURNAL_SIZES, "MaxFiles")
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "boolean": values.boolean,
@@ -109,7 +110,9 @@ def read(kind: str, text: str) -> Any:
     if name == "limit":
         return id_values.limit_of(argument, text)
     if name == "journal" and argument in _JOURNAL:
-        return ((argument, values.clean(text)),)
+        reader = values.size if argument in _JOURNAL_SIZES else values.number
+        reader(text)
+        return ((argument, text),)
     return _READERS[kind](text)
 
 
@@ -121,6 +124,17 @@ def write(kind: str, value: Any) -> str:
         return str(value[1])
     writer = _WRITERS.get(kind)
     return writer(value) if writer else str(value)
+
+
+def is_of(kind: str, item: object) -> bool:
+    """Say whether a setting of this kind says this item of its field, which others may share."""
+    if isinstance(item, (BindMount, OverlayMount, TmpfsMount, InaccessibleMount)):
+        return kind_of_mount(item) == kind
+    if isinstance(item, Rlimit) and kind.startswith("limit-"):
+        return item.name == kind.removeprefix("limit-")
+    if kind.startswith("journal-"):
+        return isinstance(item, tuple) and item[0] == kind.removeprefix("journal-")
+    return True
 
 
 def kind_of_mount(mount: object) -> str:

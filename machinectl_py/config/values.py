@@ -234,6 +234,20 @@ def limit(text: str) -> int:
     return int(digits) << shift
 
 
+def size(text: str) -> int:
+    """Return a size in bytes: a number with K, M, G, T, P, E (base 1024), as 512M or 1.5G."""
+    digits, shift = (text[:-1], _SIZES[text[-1]]) if text[-1:] in _SIZES else (text, 0)
+    whole, dot, fraction = digits.partition(".")
+    if (
+        not _is_number(whole)
+        or (dot and not _is_number(fraction))
+        or int(whole) << shift >= 1 << 63
+    ):
+        raise ValueError("a size in bytes, such as 512M")
+    part: int = (int(fraction or 0) << shift) // 10 ** len(fraction)
+    return (int(whole) << shift) + part
+
+
 def from_limit(value: int) -> str:
     """Return the text of a resource limit."""
     return "infinity" if value < 0 else str(value)

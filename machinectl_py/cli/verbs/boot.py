@@ -56,7 +56,7 @@ def run(arguments: Arguments) -> int:
         target,
         values,
         kind="boot",
-        argv=(init, *(target.words or values.get("parameters", ()))),
+        argv=(init, *values.get("parameters", ())),
         console="background",
         foreground=False,
     )

@@ -159,7 +159,7 @@ def _payload(values: Values, target: Target) -> tuple[PayloadKind, tuple[str, ..
     booted, as_pid2 = values.flag("boot"), values.flag("as_pid2")
     if booted and as_pid2:
         raise ConfigError("--boot and --as-pid2 do not go together")
-    argv = target.words or values.get("parameters", ())
+    argv = values.get("parameters", ())
     check = os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in _NO
     image = bool(values.get("image", ""))
     if booted:
@@ -168,7 +168,7 @@ def _payload(values: Values, target: Target) -> tuple[PayloadKind, tuple[str, ..
         return "boot", (find_init(target, values), *argv)
     if not image and not os.path.isdir(f"{target.root}/usr"):
         raise NotFoundError(f"{target.root} is not the root of an operating system: it has no /usr")
-    return ("as-pid2" if as_pid2 else "command"), tuple(argv)
+    return ("as-pid2" if as_pid2 else "command"), argv
 
 
 def _console(values: Values) -> ConsoleMode:

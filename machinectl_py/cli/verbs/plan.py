@@ -38,7 +38,7 @@ def run(arguments: Arguments) -> int:
     """Print the plan."""
     target = resolve(arguments, fill=False)
     values = read_values(arguments, target)
-    words = target.words or values.get("parameters", ())
+    words = values.get("parameters", ())
     spec, facts = make_machine(
         target,
         values,
