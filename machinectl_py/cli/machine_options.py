@@ -9,7 +9,7 @@ from machinectl_py.config.assemble import Frame, has_user_namespace, make_spec, 
 from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
 from machinectl_py.config.table import SETTINGS, Setting
-from machinectl_py.errors import DeniedError, NotFoundError, UsageError
+from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, UsageError
 from machinectl_py.images import store
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
@@ -70,7 +70,7 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
 
     Raises:
         UsageError: neither an image nor a directory is named.
-        PymachineError: there is none, it is no tree, or the name is not valid.
+        PymachineError: there is none, or the name is not valid.
     """
     words = list(arguments.words)
     options = [option for option in ("directory", "image") if arguments.given(option)]
@@ -90,11 +90,7 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
         store.check_name(image)
         root = _find_root(image, arguments)
         name = arguments.text("machine", image)
-    target = settle(arguments, name, root, tuple(words), fill=fill)
-    # What is in a disk image is looked at when its policy is known.
-    if _checks_os_release() and options != ["image"] and (options or not store.is_image(root)):
-        store.check_tree(root)
-    return target
+    return settle(arguments, name, root, tuple(words), fill=fill)
 
 
 def settle(
@@ -111,6 +107,8 @@ def settle(
         name = ephemeral_name(name)  # so that many can run of one root
     store.check_name(name)
     if fill and (template := options.get("template", "")):
+        if options.get("ephemeral"):  # before anything is made
+            raise ConfigError("--ephemeral and --template= do not go together")
         _fill_root(template, root)
     return Target(name=name, root=root, words=words, settings=settings)
 
@@ -141,22 +139,24 @@ def find_init(target: Target, values: Values) -> str:
     """Return the path, inside the root, of the init that it would boot.
 
     Raises:
-        NotFoundError: there is none.
-        PymachineError: the root is an image that cannot be used.
+        PymachineError: there is none, or the root cannot be used.
     """
     with view_root(target.root, root_spec(values)) as view:
-        return store.find_init(view.tree, target.root)
+        _check_tree(view, os_release=True)
+        return store.find_init(view.inner, target.root)
 
 
 def _default_users(view: RootView) -> UsersSpec:
     return image_users(view.image) if view.image else default_users(view.root)
 
 
-def _check_image(view: RootView, kind: PayloadKind) -> None:
-    """Refuse an image that does not hold what is to be started."""
-    if kind == "boot" and _checks_os_release():
-        store.check_tree(view.tree, view.root)
-    elif not os.path.isdir(f"{view.tree}/usr"):
+def _check_tree(view: RootView, *, os_release: bool) -> None:
+    """Refuse a root that does not hold what is to be started."""
+    if os_release and _checks_os_release() and view.root != "/":  # which the spec's check refuses
+        store.check_tree(view.inner, view.root)
+    elif not os.path.isdir(view.tree):
+        raise NotFoundError(f"There is no directory {view.root}")
+    elif not os.path.isdir(f"{view.inner}/usr"):
         raise NotFoundError(f"{view.root} is not the root of an operating system: it has no /usr")
 
 
@@ -245,8 +245,9 @@ def make_machine(
         raise DeniedError("Only root may start machines", "Try again with sudo.")
     ids = has_user_namespace(values, default=service == SERVICE)
     with view_root(target.root, root_spec(values), ids=ids) as view:
-        if view.image is not None:
-            _check_image(view, kind)
+        # systemd-nspawn looks for os-release only if it boots.
+        os_release = kind == "boot" or (service == SERVICE and view.image is None)
+        _check_tree(view, os_release=os_release)
         if view.notice:
             warn(view.notice)
         frame = Frame(
@@ -256,7 +257,7 @@ def make_machine(
             kind=kind,
             argv=argv,
             console=console,
-            tree_id=store.machine_id(view.tree),
+            tree_id=store.machine_id(view.inner),
             new_id=os.urandom(16).hex(),
             environment=dict(os.environ),
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},

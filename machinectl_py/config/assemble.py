@@ -341,6 +341,11 @@ def check(spec: MachineSpec) -> None:
     for wrong, what in rules:
         if wrong:
             raise ConfigError(f"{what} do not go together")
+    if spec.root == "/" and not (rootfs.ephemeral or rootfs.volatile in ("yes", "state")):
+        raise ConfigError(
+            "The host's own root cannot be a machine's",
+            "--ephemeral runs a snapshot of it, --volatile=yes or state one with its own /var.",
+        )
     for at, port in enumerate(network.ports):
         if any(ports_overlap(port, other) for other in network.ports[:at]):
             raise ConfigError(f"The port {from_port(port)} is forwarded twice")

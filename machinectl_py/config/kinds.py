@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_CONSOLES = ("interactive", "read-only", "passive", "pipe", "autopipe")
 _JOURNAL_SIZES = ("MaxUse", "KeepFree", "MaxFileSize")
 _JOURNAL = (*_JOURNAL_SIZES, "MaxFiles")
 
@@ -41,7 +40,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "personality": values.personality,
     "private-users": id_values.private_users,
     "pick": id_values.pick,
-    "ownership": values.one_of("off", "chown", "map", "foreign", "auto"),
+    "ownership": values.one_of(*values.OWNERSHIP),
     "chown": id_values.chown,
     "interface": network_values.interface,
     "zone": network_values.zone,
@@ -53,9 +52,9 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "capabilities": id_values.names,
     "filter": id_values.filter_words,
     "families": id_values.families,
-    "resolv-conf": values.resolv_conf,
-    "timezone": values.one_of("off", "copy", "bind", "symlink", "delete", "auto"),
-    "link-journal": values.link_journal,
+    "resolv-conf": values.one_of(*values.RESOLV_CONF),
+    "timezone": values.one_of(*values.TIMEZONE),
+    "link-journal": values.one_of(*values.LINK_JOURNAL),
     "try-guest": lambda text: "try-guest" if values.boolean(text) else "no",
     "bind": mount_values.bind,
     "bind-ro": mount_values.bind_read_only,
@@ -65,7 +64,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "overlay-ro": mount_values.overlay_read_only,
     "user-list": lambda text: tuple(values.user(word) for word in text.split()),
     "shell": values.shell,
-    "console": values.one_of(*_CONSOLES),
+    "console": values.one_of(*values.CONSOLE),
     "pipe": lambda text: "pipe" if values.boolean(text) else "interactive",
     "background": values.background,
     "credential": id_values.credential,
