@@ -155,7 +155,10 @@ def _check_tree(view: RootView, *, os_release: bool) -> None:
     if os_release and _checks_os_release() and view.root != "/":  # which the spec's check refuses
         store.check_tree(view.inner, view.root)
     elif not os.path.isdir(view.tree):
-        raise NotFoundError(f"There is no directory {view.root}")
+        there = os.path.exists(view.tree)
+        raise NotFoundError(
+            f"{view.root} is not a directory" if there else f"There is no directory {view.root}"
+        )
     elif not os.path.isdir(f"{view.inner}/usr"):
         raise NotFoundError(f"{view.root} is not the root of an operating system: it has no /usr")
 

@@ -166,7 +166,8 @@ def merge(options: Source, files: Source, table: Iterable[Setting], mode: FilesM
         return Values(dict(options.values), dict(options.origins))
     masks = {row.field: row.masks for row in table if row.masks}
     if mode == "override":
-        first, second, hidden = options, files, _hidden_by_files(files.said)
+        files = _with_the_last_word(files, options)
+        first, second, hidden = options, files, files.said
     else:
         first, second, hidden = files, options, options.said
     kept = {
@@ -188,8 +189,14 @@ def merge(options: Source, files: Source, table: Iterable[Setting], mode: FilesM
 _ADD_UP = frozenset({"capability", "drop_capability", "ambient_capability"})
 
 
-def _hidden_by_files(said: frozenset[str]) -> frozenset[str]:
-    """Return the fields and masks of the command line that files with the last word hide."""
-    # To capabilities they add; and a command line alone does not say how to start.
-    starts = said & {"boot", "as_pid2"}
-    return said - _ADD_UP - {"capabilities"} - (frozenset() if starts else {"start"})
+def _with_the_last_word(files: Source, options: Source) -> Source:
+    """Return files as they count after a command line; `said` is what they hide of it."""
+    said = files.said - _ADD_UP - {"capabilities"}
+    if said & {"boot", "as_pid2"}:
+        return files.replace(said=said)
+    # Parameters= alone does not say how to start, nor does it take the place of a command.
+    said -= {"start"}
+    if "parameters" not in options.values:
+        return files.replace(said=said)
+    values = {field: value for field, value in files.values.items() if field != "parameters"}
+    return files.replace(values=values, said=said - {"parameters"})

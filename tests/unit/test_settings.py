@@ -248,6 +248,8 @@ def test_with_override_a_file_says_how_to_start_only_if_it_says_what(tmp_path):
         "boot": True,
         "parameters": ("one",),
     }
+    given = options.replace(values={"parameters": ("typed",)}, origins={"parameters": ""})
+    assert merge(given, files, SETTINGS, "override").values == {"parameters": ("typed",)}
     files, _ = read(tmp_path, "[Exec]\nProcessTwo=yes\n")
     assert merge(options, files, SETTINGS, "override").values == {"as_pid2": True}
 
