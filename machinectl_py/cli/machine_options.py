@@ -146,6 +146,32 @@ def find_init(target: Target, values: Values) -> str:
         return store.find_init(view.inner, target.root)
 
 
+def boot_argv(target: Target, values: Values, *, answered: bool = False) -> tuple[str, ...]:
+    """Return the command line of the init of a machine in the background.
+
+    At its first boot systemd-firstboot(1) asks questions on the console, and the boot waits for the
+    answers; where nobody gives any, it is told not to ask.
+
+    Args:
+        target: the machine.
+        values: what options and files say.
+        answered: whether the user is at the machine's console.
+
+    Raises:
+        PymachineError: there is no init, or the root cannot be used.
+    """
+    with view_root(target.root, root_spec(values)) as view:
+        _check_tree(view, os_release=True)
+        init = store.find_init(view.inner, target.root)
+        first = values.get("volatile", "no") == "yes" or not store.machine_id(view.inner)
+    words: tuple[str, ...] = values.get("parameters", ())
+    if answered or not first or not init.endswith("/systemd"):
+        return (init, *words)
+    if any(word.startswith("systemd.firstboot") for word in words):
+        return (init, *words)
+    return (init, "systemd.firstboot=off", *words)
+
+
 def _default_users(view: RootView) -> UsersSpec:
     return image_users(view.image) if view.image else default_users(view.root)
 

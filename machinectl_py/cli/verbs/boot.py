@@ -7,7 +7,7 @@ import sys
 
 from machinectl_py.cli.machine_options import (
     BACKGROUND_OPTIONS,
-    find_init,
+    boot_argv,
     make_machine,
     read_values,
     resolve,
@@ -51,18 +51,17 @@ def run(arguments: Arguments) -> int:
             f"Machine '{name}' is running already", f"'pymachine status {name}' shows it."
         )
     values = read_values(arguments, target)
-    init = find_init(target, values)
+    attach = arguments.flag("attach")
     spec, facts = make_machine(
         target,
         values,
         kind="boot",
-        argv=(init, *values.get("parameters", ())),
+        argv=boot_argv(target, values, answered=attach),
         console="background",
         foreground=False,
     )
     keep_unit = values.flag("keep_unit")
     timeout = arguments.number("timeout", 90)
-    attach = arguments.flag("attach")
     start = Background(spec, facts, log=1 if keep_unit else -1)
     progress = sys.stderr.isatty() and not arguments.flag("quiet")
     if progress:
