@@ -6,6 +6,7 @@ import os
 import sys
 
 from machinectl_py.config.assemble import Frame, has_user_namespace, make_spec, root_spec
+from machinectl_py.config.environment import flag
 from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
 from machinectl_py.config.table import SETTINGS, Setting
@@ -14,6 +15,7 @@ from machinectl_py.images import store
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import SERVICE
+from machinectl_py.log import shows_warnings
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
@@ -132,7 +134,7 @@ def _fill_root(template: str, root: str) -> None:
 
 
 def _checks_os_release() -> bool:
-    return os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off")
+    return flag(dict(os.environ), "SYSTEMD_NSPAWN_CHECK_OS_RELEASE", default=True)
 
 
 def find_init(target: Target, values: Values) -> str:
@@ -225,7 +227,8 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
 
 def warn(text: str) -> None:
     """Tell something that is no reason to stop."""
-    sys.stderr.write(f"pymachine: {text}\n")
+    if shows_warnings():
+        sys.stderr.write(f"pymachine: {text}\n")
 
 
 def _read_in(values: Values) -> Values:

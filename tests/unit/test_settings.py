@@ -437,6 +437,56 @@ def test_settings_that_do_not_go_together_are_refused(options):
         spec_of_options(**options)
 
 
+def of_environment(values=EMPTY, **variables):
+    environment = {f"SYSTEMD_{name}": text for name, text in variables.items()}
+    return make_spec(merge(values, EMPTY, SETTINGS, "yes"), frame(environment=environment))
+
+
+def test_variables_of_systemd_nspawn_are_honoured():
+    assert of_environment().rootfs.lock
+    assert not of_environment(NSPAWN_LOCK="0").rootfs.lock
+    assert not of_environment(NSPAWN_TMPFS_TMP="no").tmpfs_tmp
+    assert of_environment(NSPAWN_API_VFS_WRITABLE="yes").api_writable
+    assert of_environment(NSPAWN_API_VFS_WRITABLE="network").api_writable_network
+    assert of_environment(SUPPRESS_SYNC="1").seccomp.suppress_sync
+    assert not of_environment(SECCOMP="off").seccomp.enabled
+    assert of_environment(NSPAWN_USE_CGNS="1", NSPAWN_UNIFIED_HIERARCHY="yes") == of_environment()
+
+
+@pytest.mark.parametrize("name", ["NSPAWN_LOCK", "NSPAWN_API_VFS_WRITABLE", "NSPAWN_TMPFS_TMP"])
+def test_a_variable_that_is_no_truth_value_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"\$SYSTEMD_{name}=maybe: expected yes or no"):
+        of_environment(**{name: "maybe"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("NSPAWN_USE_CGNS", "0"),
+        ("NSPAWN_UNIFIED_HIERARCHY", "no"),
+        ("NSPAWN_SHARE_SYSTEM", "1"),
+        ("NSPAWN_SHARE_NS_PID", "yes"),
+    ],
+)
+def test_a_machine_is_never_without_a_namespace(name, text):
+    with pytest.raises(UnsupportedError, match=name):
+        of_environment(**{name: text})
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, True),
+        ({"private-users": "pick"}, False),
+        ({"private-users": "identity"}, True),
+        ({"private-users": "pick", "private-network": "yes"}, True),
+    ],
+)
+def test_low_ports_of_the_hosts_network_are_not_for_user_namespaces(options, kept):
+    spec = of_environment(from_options(options, SETTINGS))
+    assert bool(spec.capabilities >> NUMBERS["CAP_NET_BIND_SERVICE"] & 1) is kept
+
+
 def test_what_is_not_supported_says_so():
     with pytest.raises(UnsupportedError, match="OCI bundles"):
         spec_of_options(oci_bundle="/b")

@@ -16,6 +16,7 @@ from machinectl_py.cli.parse import Arguments
 from machinectl_py.config.option import Option
 from machinectl_py.errors import ConflictError, NotFoundError, UsageError
 from machinectl_py.images import store
+from machinectl_py.log import shows_info
 from machinectl_py.runtime.launcher import Background
 from machinectl_py.runtime.state import is_supervised
 
@@ -76,7 +77,7 @@ def run(arguments: Arguments) -> int:
         _notify(f"MAINPID={started.supervisor}\nREADY=1\nSTATUS=Machine {name} is running.")
     if attach:
         return _attach(name)
-    if not arguments.flag("quiet"):
+    if not arguments.flag("quiet") and shows_info():
         _tell(name, started)
     return 0
 

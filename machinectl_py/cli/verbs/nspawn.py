@@ -27,6 +27,7 @@ from machinectl_py.errors import (
 )
 from machinectl_py.images import store
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+from machinectl_py.log import shows_info
 from machinectl_py.managers.choose import systemd_runs
 from machinectl_py.runtime.foreground import follow_foreground
 
@@ -110,7 +111,7 @@ def _run(arguments: Arguments) -> int:
         service="systemd-nspawn",
     )
     # With "pipe" standard error is the payload's.
-    quiet = arguments.flag("quiet") or console == "pipe"
+    quiet = arguments.flag("quiet") or console == "pipe" or not shows_info()
     if not quiet:
         _say(f"Spawning container {target.name} on {target.root}.")
         if console in ("interactive", "read-only"):
