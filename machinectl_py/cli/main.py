@@ -113,14 +113,6 @@ def dispatch(argv: list[str]) -> int:
     if argv[0].startswith("-"):
         raise UsageError(f"Unknown option {argv[0]} before the verb", "See 'pymachine --help'.")
     verb = load_verb(find_verb(argv[0]))
-    ours = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
-    if (verb.COMMAND < 0 and ("--help" in ours or "-h" in ours)) or ours[:1] in (
-        ["-h"],
-        ["--help"],
-    ):
-        from machinectl_py.cli.help import print_verb
-
-        return print_verb(argv[0])
     from machinectl_py.cli.parse import parse
 
     try:
@@ -128,6 +120,10 @@ def dispatch(argv: list[str]) -> int:
     except UsageError as error:
         error.exit_status = getattr(verb, "USAGE_STATUS", EXIT_USAGE)
         raise
+    if arguments.flag("help"):
+        from machinectl_py.cli.help import print_verb
+
+        return print_verb(argv[0])
     status: int = verb.run(arguments)
     return status
 

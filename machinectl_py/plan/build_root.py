@@ -81,9 +81,10 @@ def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         inode=facts.root_inode,
         shared=overlays or _only_reads(spec, facts),
     )
+    locks = (lock,) if spec.rootfs.lock else ()
     if overlays and facts.mounts.layer:
-        return (lock, ephemeral.MakeLayer(root=spec.root, layer=facts.mounts.layer))
-    return (lock,)
+        return (*locks, ephemeral.MakeLayer(root=spec.root, layer=facts.mounts.layer))
+    return locks
 
 
 def devices(facts: HostFacts) -> tuple[str, ...]:
