@@ -53,6 +53,7 @@ VERBS: dict[str, dict[str, str]] = {
         "login": "login",
     },
     "Images": {
+        "search": "search",
         "pull": "pull",
         "pull-tar": "pull_tar",
         "pull-raw": "pull_raw",

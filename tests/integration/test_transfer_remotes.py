@@ -229,6 +229,21 @@ def test_an_image_for_virtual_machines_only_is_refused(pymachine, remote, tree, 
     assert_refused(pymachine("pull", "pymtest:debian/12"), "for virtual machines only")
 
 
+def test_search_lists_what_there_is_for_us(pymachine, web, remote, tree, tmp_path):
+    publish(tmp_path, tree, ("disk-kvm.img",))
+    done = pymachine("search", "pymtest:debian", "--json=short")
+    assert done.returncode == 0, done.stderr
+    (offer,) = json.loads(done.stdout)
+    assert (offer["image"], offer["version"]) == ("debian/12", "20240102_05:24")
+    assert "debian/bookworm/default" in offer["aliases"]
+    assert json.loads(pymachine("search", "pymtest:fedora", "-j").stdout) == []
+    shown = pymachine("search", "pymtest:").stdout.splitlines()
+    assert shown[0].split() == ["IMAGE", "VERSION", "DESCRIPTION"]
+    assert shown[1].split() == ["debian/12", "20240102_05:24", "Debian"]
+    listed = json.loads(pymachine("search", "-j").stdout)
+    assert {"name": "pymtest", "type": "simplestreams", "url": web.url} in listed
+
+
 def test_an_unknown_remote_is_told_with_those_that_are_known(pymachine, remote):
     done = pymachine("pull", "nosuch:debian/12")
     assert_refused(done, "no remote 'nosuch'")

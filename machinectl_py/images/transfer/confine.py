@@ -14,6 +14,7 @@ import os
 import select
 import shutil
 import signal
+import time
 
 from machinectl_py.errors import UnsupportedError
 from machinectl_py.kernel import const, process
@@ -40,6 +41,7 @@ _NAMESPACES = (
 )
 _SEALED = const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV
 _NOT_EXECUTED = 127
+_TRIES = 1000
 
 
 class Tool(Record):
@@ -85,7 +87,7 @@ class Confinement:
     def __init__(
         self, tools: tuple[Tool, ...], world: World, *, keep: tuple[int, ...] = ()
     ) -> None:
-        """Start them. The caller must have one thread.
+        """Start them.
 
         Args:
             tools: the programs.
@@ -101,6 +103,7 @@ class Confinement:
         self.errors = [read for read, _ in pipes]
         self.told, tell = os.pipe2(os.O_CLOEXEC)
         parent = os.pidfd_open(os.getpid())
+        _wait_for_ended_threads()
         self.pid, self.pidfd = clone3(_NAMESPACES)
         if self.pid == 0:
             _die_with(parent)
@@ -129,6 +132,19 @@ class Confinement:
         os.waitpid(self.pid, 0)
         for fd in (self.pidfd, self.told, *self.errors):
             os.close(fd)
+
+
+def _wait_for_ended_threads() -> None:
+    """Wait until threads that have been joined are gone.
+
+    Python calls a thread ended when it is through with it, while the C library still takes it
+    down, under locks of its own: a clone3(2) in that moment would hand the child a lock that
+    nobody ever opens. Who waits in a system call, on the other hand, holds none.
+    """
+    for _ in range(_TRIES):
+        if len(os.listdir("/proc/self/task")) == 1:
+            return
+        time.sleep(0.001)
 
 
 def _die_with(parent: int) -> None:

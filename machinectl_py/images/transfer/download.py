@@ -224,8 +224,8 @@ def in_threads(
     for thread in threads:
         thread.start()
     try:
-        while not errors and any(thread.is_alive() for thread in threads):
-            next(thread for thread in threads if thread.is_alive()).join(0.1)
+        while not errors and (alive := [thread for thread in threads if thread.is_alive()]):
+            alive[0].join(0.1)
             job.interruption.check()
             look()
     finally:

@@ -20,7 +20,7 @@ class Job:
     """A transfer under way."""
 
     def __init__(self, progress: Progress, interruption: Interruption, lock: int) -> None:
-        """Hold who is told, what stops it, and the image's lock, which its programs keep."""
+        """Hold who is told, what stops it, and the image's lock (-1 for none), which tools keep."""
         self.progress = progress
         self.interruption = interruption
         self.lock = lock
@@ -31,7 +31,7 @@ class Job:
         Raises:
             OSError: the namespaces cannot be made.
         """
-        return Confinement(tools, world, keep=(self.lock,))
+        return Confinement(tools, world, keep=(self.lock,) if self.lock >= 0 else ())
 
     def run(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from machinectl_py.errors import ConfigError, PymachineError, UsageError
+from machinectl_py.errors import ConfigError, PymachineError, UnsupportedError, UsageError
 from machinectl_py.images import store
 from machinectl_py.images.aside import made_aside
 from machinectl_py.images.transfer import compress
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from machinectl_py.images.aside import Aside
     from machinectl_py.images.remotes import Remote
     from machinectl_py.images.transfer.job import Progress
+    from machinectl_py.images.transfer.simplestreams import Offer
 
 
 class Trust(Record):
@@ -187,6 +188,28 @@ def pull_remote(
             unpack_file(found.kind, path, aside, job, limit=trust.limit, warn=warn)
         progress("writing it to the disk", "")
         return aside.commit()
+
+
+def search(remote: Remote, word: str, progress: Progress) -> tuple[Offer, ...]:
+    """Return the images of a server whose name or description has a word in it.
+
+    Raises:
+        UnsupportedError: registries list nothing.
+        ConfigError: what the server says makes no sense; or it is not protected at all.
+        PymachineError: a signature is not good; the server fails; interrupted.
+    """
+    from machinectl_py.images.interruption import Interruption
+    from machinectl_py.images.transfer import simplestreams
+
+    if remote.kind != "simplestreams":
+        raise UnsupportedError(f"The remote '{remote.name}' is a registry, which lists nothing")
+    with Interruption() as interruption:
+        found = simplestreams.offers(remote, Job(progress, interruption, -1))
+    return tuple(
+        offer
+        for offer in found
+        if word.lower() in " ".join((offer.image, *offer.aliases, offer.description)).lower()
+    )
 
 
 def pull_oci(

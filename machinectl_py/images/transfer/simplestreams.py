@@ -45,6 +45,40 @@ class Found(Record):
     version: str
 
 
+class Offer(Record):
+    """An image that a server has for this machine's architecture."""
+
+    image: str  # the shortest alias
+    aliases: tuple[str, ...]  # the others
+    version: str  # the newest
+    description: str
+
+
+def offers(remote: Remote, job: Job) -> tuple[Offer, ...]:
+    """Return what a server has for this machine's architecture, sorted.
+
+    Raises:
+        ConfigError: what the server says makes no sense; or it is not protected at all.
+        PymachineError: a signature is not good; the server fails; interrupted.
+    """
+    try:
+        found = [_offer(product) for product in _products(remote, job) if _is_for_us(product)]
+    except _NONSENSE as error:
+        raise _nonsense(remote, error) from error
+    return tuple(sorted(found, key=lambda offer: offer.image))
+
+
+def _offer(product: dict[str, Any]) -> Offer:
+    first, *others = sorted(_names(product), key=lambda name: (len(name), name))
+    words = (product.get(key, "") for key in ("os", "release_title", "variant"))
+    return Offer(
+        image=first,
+        aliases=tuple(others),
+        version=max(product["versions"], default=""),
+        description=" ".join(str(word) for word in words if word),
+    )
+
+
 def find(remote: Remote, image: str, job: Job) -> Found:
     """Return where the newest version of an image is.
 
@@ -58,12 +92,6 @@ def find(remote: Remote, image: str, job: Job) -> Found:
         ConfigError: what the server says makes no sense; or it is not protected at all.
         PymachineError: a signature is not good; the server fails; interrupted.
     """
-    if not (remote.url.startswith(("https://", "file://")) or remote.keyring or remote.insecure):
-        raise ConfigError(
-            f"The remote '{remote.name}' is protected by neither TLS nor signatures",
-            "Give it a Keyring=, or Insecure=yes in remotes.conf.",
-        )
-    job.progress("reading the list of images", "")
     near: set[str] = set()
     try:
         for product in _products(remote, job):
@@ -71,8 +99,8 @@ def find(remote: Remote, image: str, job: Job) -> Found:
             if _is_for_us(product) and (image in names or f"{image}/default" in names):
                 return _newest(remote, product, image)
             near |= {name for name in names if name.startswith(image.partition("/")[0])}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"The list of images at {remote.url} makes no sense: {error}") from error
+    except _NONSENSE as error:
+        raise _nonsense(remote, error) from error
     some = ", ".join(sorted(near)[:8])
     raise NotFoundError(
         f"The remote '{remote.name}' has no image '{image}' for {_architecture()}",
@@ -80,8 +108,22 @@ def find(remote: Remote, image: str, job: Job) -> Found:
     )
 
 
+# What reading something of another shape than expected ends in.
+_NONSENSE = (KeyError, TypeError, ValueError, AttributeError)
+
+
+def _nonsense(remote: Remote, error: Exception) -> ConfigError:
+    return ConfigError(f"The list of images at {remote.url} makes no sense: {error}")
+
+
 def _products(remote: Remote, job: Job) -> Iterator[dict[str, Any]]:
     """Yield the products of all lists that the index names; the lists are read at once."""
+    if not (remote.url.startswith(("https://", "file://")) or remote.keyring or remote.insecure):
+        raise ConfigError(
+            f"The remote '{remote.name}' is protected by neither TLS nor signatures",
+            "Give it a Keyring=, or Insecure=yes in remotes.conf.",
+        )
+    job.progress("reading the list of images", "")
     index = _read(remote, (_INDEX,), job)[0]
     lists = tuple(
         str(entry["path"])
@@ -118,7 +160,8 @@ def _url(remote: Remote, path: str) -> str:
 
 
 def _names(product: dict[str, Any]) -> set[str]:
-    return {product["name"], *(alias.strip() for alias in product.get("aliases", "").split(","))}
+    aliases = (alias.strip() for alias in product.get("aliases", "").split(","))
+    return {product["name"], *(alias for alias in aliases if alias)}
 
 
 def _is_for_us(product: dict[str, Any]) -> bool:
