@@ -42,9 +42,9 @@ WRITER = parse_names(("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SET
 # To read every file, also with O_NOATIME.
 _READER = parse_names(("DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"))
 _READ = const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV
-# ACLs are attributes among the others ("system.posix_acl_access"), with ids as numbers. With --acls
-# tar(1) writes them as text besides, which other programs read; unpacking, it would take them away
-# where there is no such text, as in what systemd exports.
+# ACLs are attributes among the others ("system.posix_acl_access"), with ids as numbers, as in what
+# systemd exports. By --acls tar(1) would write them as text besides, with a look at each file, and,
+# unpacking, take them away where there is no such text.
 _ATTRIBUTES = ("--xattrs", "--xattrs-include=*")
 
 
