@@ -173,7 +173,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         root.EnslaveMounts(),
         *build_identity.clone_journal_socket(spec),
         *build_security.open_labels(spec),
-        *build_users.mount_root(spec, build_mounts.place_of(spec, facts)),
+        *build_users.mount_root(spec, facts),
         *build_root.compose(spec, facts),
         *build_mounts.make(spec, facts),
         *build_root.cover(spec, facts),

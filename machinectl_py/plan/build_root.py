@@ -8,8 +8,8 @@ from __future__ import annotations
 from machinectl_py.config.spec import BindMount, OverlayMount, TmpfsMount
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel import const
-from machinectl_py.layout import machine_dir
-from machinectl_py.plan.build_mounts import custom, parts, place_inside, target_of
+from machinectl_py.layout import machine_dir, record_path
+from machinectl_py.plan.build_mounts import custom, layer_of, parts, place_inside, target_of
 from machinectl_py.plan.steps import api, compose_root, ephemeral, host, root
 
 TYPE_CHECKING = False
@@ -48,27 +48,38 @@ def check_root(spec: MachineSpec, facts: HostFacts) -> None:
 
 
 def _overlays(spec: MachineSpec, facts: HostFacts) -> bool:
-    """Say whether the machine is ephemeral by an overlay."""
-    return spec.rootfs.ephemeral and not facts.mounts.snapshot and not spec.rootfs.image
+    """Say whether the machine is ephemeral by an overlay whose layer is in memory."""
+    kept = facts.mounts.snapshot or facts.mounts.layer
+    return spec.rootfs.ephemeral and not kept and not spec.rootfs.image
 
 
 def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the launcher's steps: the lock of the root, and the place of an ephemeral one."""
+    if not spec.rootfs.transient:
+        return _take_root(spec, facts)
+    layer = spec.rootfs.layer or spec.root.rpartition("/")[0]
+    own = ephemeral.OwnMachine(record=record_path(spec.name), layer=layer)
+    return (own, *_take_root(spec, facts))
+
+
+def _take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.rootfs.ephemeral and facts.mounts.snapshot:
         snapshot = facts.mounts.snapshot
         return (
             ephemeral.LockSnapshot(snapshot=snapshot),
             ephemeral.SnapshotRoot(root=spec.root, snapshot=snapshot),
         )
-    overlays = _overlays(spec, facts)
+    layer = layer_of(spec, facts)
     lock = host.LockRoot(
         root=spec.root,
         device=facts.root_device,
         inode=facts.root_inode,
-        shared=spec.read_only or overlays or _cover(spec, facts) is not None,
+        shared=bool(spec.read_only or layer)
+        or _overlays(spec, facts)
+        or _cover(spec, facts) is not None,
     )
-    if overlays and facts.mounts.layer:
-        return (lock, ephemeral.MakeLayer(root=spec.root, layer=facts.mounts.layer))
+    if layer and layer != spec.rootfs.layer:
+        return (lock, ephemeral.MakeLayer(root=spec.root, layer=layer))
     return (lock,)
 
 
@@ -78,8 +89,7 @@ def compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     scratch = machine_dir(spec.name)
     steps: list[Step] = []
     if _overlays(spec, facts):
-        layer = facts.mounts.layer
-        steps.append(compose_root.OverlayRoot(root=place, layer=layer, scratch=scratch))
+        steps.append(compose_root.OverlayRoot(root=place, scratch=scratch))
     if rootfs.pivot_new:
         steps.append(
             compose_root.EnterDirectory(root=place, new=rootfs.pivot_new, old=rootfs.pivot_old)
