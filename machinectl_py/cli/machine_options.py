@@ -9,8 +9,10 @@ from machinectl_py.config.assemble import Frame, make_spec
 from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
 from machinectl_py.config.table import SETTINGS, Setting
-from machinectl_py.errors import DeniedError, NotFoundError, UsageError
+from machinectl_py.errors import DeniedError, NotFoundError, PymachineError, UsageError
 from machinectl_py.images import store
+from machinectl_py.images.machines import create, machine_for
+from machinectl_py.images.records import Machine, find_machine
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.managers.choose import has_machined, manager_kind
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.config.merge import FilesMode
     from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind
+    from machinectl_py.images.machine_view import MachineView
     from machinectl_py.plan.facts import HostFacts
 
 SETTINGS_OPTION = Option(
@@ -56,6 +59,7 @@ class Target(Record):
     root: str
     words: tuple[str, ...]  # of the command line, that are left
     settings: str  # the name that its settings file has
+    machine: Machine | None = None  # how it was made of an image; None: its root is used in place
 
 
 def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
@@ -81,12 +85,74 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
             raise UsageError("The name of an image, or -D DIR, is missing")
         image = words.pop(0)
         store.check_name(image)
-        root = _find_root(image, arguments)
-        name = arguments.text("machine", image)
+        return _resolve_image(arguments, image, tuple(words), fill=fill)
     target = settle(arguments, name, root, tuple(words), fill=fill)
-    if os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off"):
-        store.check_tree(root)
+    _check_tree(target)
     return target
+
+
+def _resolve_image(
+    arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool
+) -> Target:
+    """Return the machine that is meant by the name of an image or machine, made if missing."""
+    if arguments.given("template") and find_machine(image) is None:
+        root = _find_root(image)
+        target = settle(arguments, arguments.text("machine", image), root, words, fill=fill)
+    elif from_options(arguments.values, SETTINGS).values.get("ephemeral"):
+        target = _ephemeral(arguments, image, words, fill=fill)
+    else:
+        name = arguments.text("machine", image)
+        store.check_name(name)
+        machine = machine_for(image, name, make=fill)
+        if machine:
+            target = target_of(machine, name, words)
+        else:
+            target = settle(arguments, name, store.find_root(image), words, fill=fill)
+    _check_tree(target)
+    return target
+
+
+def _ephemeral(arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool) -> Target:
+    """Return a machine that goes when it ends: of an image in place, or of a machine as it is."""
+    source = find_machine(image)
+    if source is None:
+        root = store.find_root(image)
+        return settle(arguments, arguments.text("machine", image), root, words, fill=fill)
+    name = arguments.text("machine") or ephemeral_name(image)
+    store.check_name(name)
+    machine = create(image, name, ephemeral=True) if fill else source.replace(own="")
+    return target_of(machine, name, words).replace(settings=image)
+
+
+def target_of(machine: Machine, name: str, words: tuple[str, ...]) -> Target:
+    """Return a machine that was made of an image, as one to be started."""
+    from machinectl_py.images.drivers import root_of
+
+    root = root_of(machine.driver, machine.base, machine.own)
+    return Target(name=name, root=root, words=words, settings=name, machine=machine)
+
+
+def _check_tree(target: Target) -> None:
+    if os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off"):
+        with view_target(target) as tree:
+            store.check_tree(tree, target.root)
+
+
+def view_target(target: Target) -> MachineView:
+    """Return a view of a machine's root."""
+    from machinectl_py.images.machine_view import MachineView, open_machine
+
+    return open_machine(target.machine) if target.machine else MachineView(target.root)
+
+
+def find_init(target: Target) -> str:
+    """Return the path, inside the root, of the init that it would boot.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    with view_target(target) as tree:
+        return store.find_init(tree, target.root)
 
 
 def settle(
@@ -107,12 +173,10 @@ def settle(
     return Target(name=name, root=root, words=words, settings=settings)
 
 
-def _find_root(image: str, arguments: Arguments) -> str:
+def _find_root(image: str) -> str:
     try:
         return store.find_root(image)
     except NotFoundError:
-        if not arguments.given("template"):
-            raise
         return f"{store.MACHINES_DIR}/{image}"
 
 
@@ -145,11 +209,21 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
     if mode != "no":
         from machinectl_py.config.nspawn_file import settings_files
 
-        if found := settings_files(target.settings, target.root):
+        if found := settings_files(target.settings, _beside(target)):
             from machinectl_py.config.merge import from_files
 
             files = from_files(found, warn, lenient=lenient, trust_all=mode == "trusted")
-    return _read_in(merge(options, files, SETTINGS, mode))
+    values = _read_in(merge(options, files, SETTINGS, mode))
+    if target.machine is not None:
+        from machinectl_py.images.drivers import root_values
+
+        values.values.update(root_values(target.machine))
+    return values
+
+
+def _beside(target: Target) -> str:
+    """Return the path beside which the settings are looked for, too."""
+    return target.machine.base if target.machine else target.root
 
 
 def warn(text: str) -> None:
@@ -200,18 +274,49 @@ def make_machine(
     """
     if os.geteuid():
         raise DeniedError("Only root may start machines", "Try again with sudo.")
+    try:
+        return _make_machine(
+            target,
+            values,
+            kind=kind,
+            argv=argv,
+            console=console,
+            foreground=foreground,
+            own_users=own_users,
+        )
+    except PymachineError:
+        if target.machine is not None and target.machine.ephemeral:
+            from machinectl_py.images.machines import remove_machine
+
+            remove_machine(target.name)
+        raise
+
+
+def _make_machine(
+    target: Target,
+    values: Values,
+    *,
+    kind: PayloadKind,
+    argv: tuple[str, ...],
+    console: ConsoleMode,
+    foreground: bool,
+    own_users: bool,
+) -> tuple[MachineSpec, HostFacts]:
+    with view_target(target) as tree:
+        tree_id = store.machine_id(tree)
     frame = Frame(
         name=target.name,
         root=target.root,
         kind=kind,
         argv=argv,
         console=console,
-        tree_id=store.machine_id(target.root),
+        tree_id=tree_id,
         new_id=os.urandom(16).hex(),
         environment=dict(os.environ),
         capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
     )
-    spec = make_spec(values, frame, default_users(target.root) if own_users else None)
+    users = default_users(target.root, values.get("layer", "")) if own_users else None
+    spec = make_spec(values, frame, users)
     check_supported(spec)
     manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
     # machined takes only machines that live in a unit of systemd.

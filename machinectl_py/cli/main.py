@@ -54,9 +54,21 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "Images": {
         "pull": "pull",
+        "images": "images",
+        "create": "create",
+        "clone": "clone",
+        "remove": "remove",
+        "commit": "commit",
+    },
+    "Snapshots": {
+        "snapshot": "snapshot",
+        "snapshots": "snapshots",
+        "rollback": "rollback",
+        "reset": "reset",
+        "diff": "diff",
     },
 }
-ALIASES = {"stop": "poweroff", "ps": "processes"}
+ALIASES = {"stop": "poweroff", "ps": "processes", "list-images": "images"}
 
 
 def find_verb(word: str) -> str:

@@ -83,6 +83,30 @@ def image_names() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def image_paths(*, hidden: bool = False) -> tuple[tuple[str, str], ...]:
+    """Return name and path of each image, directory or `.raw` file, by name.
+
+    Of two of one name it is the one that `find_root` finds.
+
+    Args:
+        hidden: those whose name begins with a dot, too.
+    """
+    found: dict[str, str] = {}
+    for place in SEARCH_PATH:
+        try:
+            with os.scandir(place) as entries:
+                here = sorted((e.name, e.is_dir()) for e in entries)
+        except OSError:  # no such place, or not ours to read
+            continue
+        for entry, is_directory in here:
+            name = entry if is_directory else entry.removesuffix(".raw")
+            if not is_directory and name == entry:
+                continue
+            if is_valid_name(name) or (hidden and name.startswith(".")):
+                found.setdefault(name, f"{place}/{entry}")
+    return tuple(sorted(found.items()))
+
+
 def find_root(name: str) -> str:
     """Return the directory of an image as an absolute path without symbolic links.
 
@@ -105,8 +129,25 @@ def find_root(name: str) -> str:
     )
 
 
-def check_tree(root: str) -> None:
+def is_read_only(path: str) -> bool:
+    """Say whether an image may not be changed: by its mark, its mode or its file system."""
+    from machinectl_py.kernel import btrfs
+    from machinectl_py.kernel.inode_flags import is_immutable
+    from machinectl_py.kernel.statfs import is_subvolume
+
+    if not os.access(path, os.W_OK):
+        return True
+    if not os.path.isdir(path):
+        return not os.stat(path).st_mode & 0o222
+    return is_immutable(path) or (is_subvolume(path) and btrfs.is_read_only(path))
+
+
+def check_tree(root: str, shown: str = "") -> None:
     """Refuse a directory that is not the root of an operating system.
+
+    Args:
+        root: the directory.
+        shown: what it is called, if that is not by its path.
 
     Raises:
         NotFoundError: there is no such directory.
@@ -115,21 +156,25 @@ def check_tree(root: str) -> None:
     try:
         found = os.stat(root)
     except OSError as error:
-        raise NotFoundError(f"{root}: {error.strerror}") from error
+        raise NotFoundError(f"{shown or root}: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode):
-        raise ConfigError(f"{root} is not a directory")
+        raise ConfigError(f"{shown or root} is not a directory")
     host = os.stat("/")
     if (found.st_dev, found.st_ino) == (host.st_dev, host.st_ino):
-        raise ConfigError(f"{root} is the root of this host, which runs already")
+        raise ConfigError(f"{shown or root} is the root of this host, which runs already")
     if not any(_regular(root, path) for path in _OS_RELEASE):
         raise ConfigError(
-            f"{root} has no os-release file, so it is not the root of an operating system",
+            f"{shown or root} has no os-release file, so it is not the root of an operating system",
             "'pymachine pull debian' makes one.",
         )
 
 
-def find_init(root: str) -> str:
+def find_init(root: str, shown: str = "") -> str:
     """Return the path, inside the root, of the init that it would boot.
+
+    Args:
+        root: the directory.
+        shown: what it is called, if that is not by its path.
 
     Raises:
         NotFoundError: there is none that can be executed.
@@ -138,7 +183,7 @@ def find_init(root: str) -> str:
         if _regular(root, path) & 0o111:
             return path
     raise NotFoundError(
-        f"{root} has no init that can be executed: none of {', '.join(INITS)}",
+        f"{shown or root} has no init that can be executed: none of {', '.join(INITS)}",
         "Install systemd-sysv in it, or run a command: 'pymachine run -D DIR COMMAND'.",
     )
 

@@ -7,6 +7,7 @@ import sys
 
 from machinectl_py.cli.machine_options import (
     BACKGROUND_OPTIONS,
+    find_init,
     make_machine,
     read_values,
     resolve,
@@ -49,7 +50,7 @@ def run(arguments: Arguments) -> int:
         raise ConflictError(
             f"Machine '{name}' is running already", f"'pymachine status {name}' shows it."
         )
-    init = store.find_init(target.root)
+    init = find_init(target)
     values = read_values(arguments, target)
     spec, facts = make_machine(
         target,

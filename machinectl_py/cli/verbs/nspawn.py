@@ -9,6 +9,7 @@ from machinectl_py import __version__
 from machinectl_py.cli.machine_options import (
     SETTINGS_OPTION,
     Target,
+    find_init,
     make_machine,
     read_values,
     setting_options,
@@ -164,7 +165,7 @@ def _payload(values: Values, target: Target) -> tuple[PayloadKind, tuple[str, ..
     if booted:
         if check and not image:
             store.check_tree(target.root)
-        return "boot", (store.find_init(target.root), *argv)
+        return "boot", (find_init(target), *argv)
     if not image and not os.path.isdir(f"{target.root}/usr"):
         raise NotFoundError(f"{target.root} is not the root of an operating system: it has no /usr")
     return ("as-pid2" if as_pid2 else "command"), tuple(argv)

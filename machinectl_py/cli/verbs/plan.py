@@ -6,13 +6,13 @@ import sys
 
 from machinectl_py.cli.machine_options import (
     BACKGROUND_OPTIONS,
+    find_init,
     make_machine,
     read_values,
     resolve,
 )
 from machinectl_py.cli.render import JSON_OPTIONS, json_mode, print_json
 from machinectl_py.config.option import Option
-from machinectl_py.images import store
 from machinectl_py.plan.build import build_plan
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def run(arguments: Arguments) -> int:
         target,
         values,
         kind="boot",
-        argv=(store.find_init(target.root), *words),
+        argv=(find_init(target), *words),
         console="background",
         foreground=False,
     )
