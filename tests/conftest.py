@@ -47,16 +47,17 @@ def reaper(request):
 
 
 @pytest.fixture
-def leaves_nothing(reaper):
+def leaves_nothing(reaper, tmp_path_factory):
     """Fail a test that leaves anything of a machine behind."""
     if reaper is None:
         yield
         return
     from tests.integration import leaks
 
-    before = leaks.snapshot(reaper)
+    ours = str(tmp_path_factory.getbasetemp())
+    before = leaks.snapshot(reaper, ours)
     yield
-    left = leaks.leaked(before, reaper)
+    left = leaks.leaked(before, reaper, ours)
     assert not left, "left behind:\n" + "\n".join(left)
 
 

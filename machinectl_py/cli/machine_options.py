@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
-from machinectl_py.config.assemble import Frame, make_spec
+from machinectl_py.config.assemble import Frame, has_user_namespace, make_spec, root_spec
 from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
+from machinectl_py.config.spec import UsersSpec
 from machinectl_py.config.table import SETTINGS, Setting
-from machinectl_py.errors import DeniedError, NotFoundError, PymachineError, UsageError
+from machinectl_py.errors import (
+    DeniedError,
+    NotFoundError,
+    PymachineError,
+    UnsupportedError,
+    UsageError,
+)
 from machinectl_py.images import store
 from machinectl_py.images.machines import create, machine_for
 from machinectl_py.images.records import Machine, find_machine
@@ -18,17 +25,18 @@ from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
-from machinectl_py.plan.root_facts import default_users
+from machinectl_py.plan.root_facts import default_users, image_users, why_unmappable
 from machinectl_py.plan.unsupported import check_supported
 from machinectl_py.record import Record
+from machinectl_py.runtime.root_view import view_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.config.merge import FilesMode
     from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind
-    from machinectl_py.images.machine_view import MachineView
     from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.runtime.root_view import RootView
 
 SETTINGS_OPTION = Option(
     name="--settings",
@@ -74,20 +82,25 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
         PymachineError: there is none, it is no tree, or the name is not valid.
     """
     words = list(arguments.words)
-    if arguments.given("directory"):
-        path = arguments.text("directory")
+    options = [option for option in ("directory", "image") if arguments.given(option)]
+    if len(options) > 1:
+        raise UsageError("--directory= and --image= exclude each other")
+    if options:
+        path = arguments.text(options[0])
         if not path:
-            raise UsageError("--directory= is empty")
+            raise UsageError(f"--{options[0]}= is empty")
         root = os.path.realpath(path)
-        name = arguments.text("machine") or os.path.basename(root)
+        suffix = ".raw" if options == ["image"] else ""
+        name = arguments.text("machine") or os.path.basename(root).removesuffix(suffix)
     else:
         if not words:
-            raise UsageError("The name of an image, or -D DIR, is missing")
+            raise UsageError("The name of an image, -D DIR or -i PATH is missing")
         image = words.pop(0)
         store.check_name(image)
         return _resolve_image(arguments, image, tuple(words), fill=fill)
     target = settle(arguments, name, root, tuple(words), fill=fill)
-    _check_tree(target)
+    if options == ["directory"]:
+        _check_tree(target)
     return target
 
 
@@ -108,20 +121,32 @@ def _resolve_image(
             target = target_of(machine, name, words)
         else:
             target = settle(arguments, name, store.find_root(image), words, fill=fill)
-    _check_tree(target)
+    # What is in a disk image is looked at when its policy is known.
+    if not store.is_image(target.root):
+        _check_tree(target)
     return target
 
 
 def _ephemeral(arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool) -> Target:
-    """Return a machine that goes when it ends: of an image in place, or of a machine as it is."""
-    source = find_machine(image)
-    if source is None:
-        root = store.find_root(image)
-        return settle(arguments, arguments.text("machine", image), root, words, fill=fill)
+    """Return a machine that goes when it ends: of an image in place, or of a machine as it is.
+
+    Of a disk image, where that takes no copy, a machine is made too.
+    """
     name = arguments.text("machine") or ephemeral_name(image)
     store.check_name(name)
-    machine = create(image, name, ephemeral=True) if fill else source.replace(own="")
-    return target_of(machine, name, words).replace(settings=image)
+    source = find_machine(image)
+    if source is not None:
+        machine = create(image, name, ephemeral=True) if fill else source
+        return target_of(machine, name, words).replace(settings=image)
+    root = store.find_root(image)
+    if fill and root.endswith(".raw"):
+        try:
+            machine = create(image, name, ephemeral=True)
+        except UnsupportedError:
+            pass
+        else:
+            return target_of(machine, name, words).replace(settings=image)
+    return settle(arguments, arguments.text("machine", image), root, words, fill=fill)
 
 
 def target_of(machine: Machine, name: str, words: tuple[str, ...]) -> Target:
@@ -133,26 +158,16 @@ def target_of(machine: Machine, name: str, words: tuple[str, ...]) -> Target:
 
 
 def _check_tree(target: Target) -> None:
-    if os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off"):
-        with view_target(target) as tree:
-            store.check_tree(tree, target.root)
+    """Refuse a directory that holds no system; what is in an image is looked at later."""
+    if not _checks_os_release():
+        return
+    if target.machine is None or target.machine.driver != "overlay":
+        store.check_tree(target.root)
+        return
+    from machinectl_py.images.machine_view import open_machine
 
-
-def view_target(target: Target) -> MachineView:
-    """Return a view of a machine's root."""
-    from machinectl_py.images.machine_view import MachineView, open_machine
-
-    return open_machine(target.machine) if target.machine else MachineView(target.root)
-
-
-def find_init(target: Target) -> str:
-    """Return the path, inside the root, of the init that it would boot.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    with view_target(target) as tree:
-        return store.find_init(tree, target.root)
+    with open_machine(target.machine) as tree:
+        store.check_tree(tree, target.root)
 
 
 def settle(
@@ -189,6 +204,35 @@ def _fill_root(template: str, root: str) -> None:
         warn(f"{root} exists already, and is not made from {template}")
 
 
+def _checks_os_release() -> bool:
+    return os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off")
+
+
+def find_init(target: Target, values: Values) -> str:
+    """Return the path, inside the root, of the init that it would boot.
+
+    Raises:
+        NotFoundError: there is none.
+        PymachineError: the root is an image that cannot be used.
+    """
+    with view_root(target.root, root_spec(values)) as view:
+        return store.find_init(view.tree, target.root)
+
+
+def _default_users(view: RootView, layer: str) -> UsersSpec:
+    if view.image is None:
+        return default_users(view.root, layer)
+    return UsersSpec() if layer and why_unmappable(layer) else image_users(view.image)
+
+
+def _check_image(view: RootView, kind: PayloadKind) -> None:
+    """Refuse an image that does not hold what is to be started."""
+    if kind == "boot" and _checks_os_release():
+        store.check_tree(view.tree, view.root)
+    elif not os.path.isdir(f"{view.tree}/usr"):
+        raise NotFoundError(f"{view.root} is not the root of an operating system: it has no /usr")
+
+
 def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) -> Values:
     """Return what options and settings files say of a machine.
 
@@ -218,6 +262,8 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
         from machinectl_py.images.drivers import root_values
 
         values.values.update(root_values(target.machine))
+    if not arguments.given("directory") and store.is_image(target.root):  # found by its name
+        values.values["image"] = target.root
     return values
 
 
@@ -302,32 +348,37 @@ def _make_machine(
     foreground: bool,
     own_users: bool,
 ) -> tuple[MachineSpec, HostFacts]:
-    with view_target(target) as tree:
-        tree_id = store.machine_id(tree)
-    frame = Frame(
-        name=target.name,
-        root=target.root,
-        kind=kind,
-        argv=argv,
-        console=console,
-        tree_id=tree_id,
-        new_id=os.urandom(16).hex(),
-        environment=dict(os.environ),
-        capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
-    )
-    users = default_users(target.root, values.get("layer", "")) if own_users else None
-    spec = make_spec(values, frame, users)
-    check_supported(spec)
-    manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
-    # machined takes only machines that live in a unit of systemd.
-    register = spec.cgroup.register and manager != "embedded" and has_machined()
-    facts = probe_facts(
-        target.root,
-        manager=manager,
-        register=register,
-        foreground=foreground,
-        bind_users=spec.bind_users.names,
-        users=spec.users,
-        mounts=probe_mounts(spec),
-    )
+    ids = has_user_namespace(values, default=own_users)
+    with view_root(target.root, root_spec(values), ids=ids) as view:
+        if view.image is not None:
+            _check_image(view, kind)
+        if view.notice:
+            warn(view.notice)
+        frame = Frame(
+            name=target.name,
+            root=target.root,
+            kind=kind,
+            argv=argv,
+            console=console,
+            tree_id=store.machine_id(view.tree),
+            new_id=os.urandom(16).hex(),
+            environment=dict(os.environ),
+            capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
+        )
+        users = _default_users(view, values.get("layer", "")) if own_users else None
+        spec = make_spec(values, frame, users)
+        check_supported(spec)
+        manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
+        # machined takes only machines that live in a unit of systemd.
+        register = spec.cgroup.register and manager != "embedded" and has_machined()
+        facts = probe_facts(
+            target.root,
+            manager=manager,
+            register=register,
+            foreground=foreground,
+            bind_users=spec.bind_users.names,
+            users=spec.users,
+            mounts=probe_mounts(spec, view.tree),
+            image=view.image,
+        )
     return spec, facts

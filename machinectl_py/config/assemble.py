@@ -112,7 +112,7 @@ def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = No
         payload=_payload(values, frame),
         hostname=values.get("hostname", "") or frame.name,
         machine_id=frame.tree_id or values.get("uuid", frame.new_id),
-        rootfs=_rootfs(values),
+        rootfs=root_spec(values),
         console=frame.console,
         background=values.get("background", ""),
         users=_users(values, default_users or UsersSpec()),
@@ -186,7 +186,8 @@ def _payload(values: Values, frame: Frame) -> Payload:
     )
 
 
-def _rootfs(values: Values) -> RootSpec:
+def root_spec(values: Values) -> RootSpec:
+    """Return how the root comes to be."""
     new, old = values.get("pivot_root", ("", ""))
     return RootSpec(
         image=bool(values.get("image", "")),
@@ -206,6 +207,11 @@ def _rootfs(values: Values) -> RootSpec:
         made_from=values.get("made_from", ""),
         transient=values.flag("transient"),
     )
+
+
+def has_user_namespace(values: Values, *, default: bool) -> bool:
+    """Say whether the machine shall have one, and by `default` may."""
+    return bool(values.get("private_users", ("pick" if default else "no", 0, 0))[0] != "no")
 
 
 def _users(values: Values, default: UsersSpec) -> UsersSpec:
@@ -299,12 +305,14 @@ def check(spec: MachineSpec) -> None:
     """
     rootfs, network, users = spec.rootfs, spec.network, spec.users
     chown = users.ownership == "chown"
+    sealed = rootfs.root_hash or rootfs.root_hash_signature or rootfs.verity_data
     ambient_all = spec.ambient and spec.ambient & spec.capabilities != spec.ambient
     rules = (
         (network.bridge and network.zone, "--network-bridge= and --network-zone="),
         (network.ports and network.kind != "private", "--port= and the host's network"),
         (rootfs.ephemeral and rootfs.template, "--ephemeral and --template="),
         (rootfs.template and rootfs.image, "--template= and --image="),
+        (sealed and not rootfs.image, "--root-hash= and a root directory"),
         (chown and rootfs.read_only, "--private-users-ownership=chown and --read-only"),
         (chown and rootfs.volatile != "no", "--private-users-ownership=chown and --volatile="),
         (

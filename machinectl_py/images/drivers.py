@@ -87,12 +87,39 @@ def fill_new(base: str) -> tuple[DriverName, str]:
         except OSError as error:
             if error.errno not in NOT_SHARED:
                 raise
+        _refuse_partitions(base)
     if filesystem_magic(LAYERS_DIR) not in UPPER_LAYERS:
         raise UnsupportedError(
             f"The file system of {LAYERS_DIR} can hold no layers of an overlay",
             "ext4, xfs, btrfs and tmpfs can, an overlay or a network's cannot.",
         )
     return "overlay", _Overlay().fill(base, ())
+
+
+def _refuse_partitions(base: str) -> None:
+    """Refuse a disk image whose parts cannot all be written over: layers lie on one file system.
+
+    Raises:
+        UnsupportedError: it has more than a root that a machine writes to.
+    """
+    from machinectl_py.images.dissect import dissect
+
+    fd = os.open(base, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        disk = dissect(fd)
+    finally:
+        os.close(fd)
+    others = [
+        part.designator
+        for part in disk.partitions
+        if part.fstype and part.designator not in ("root", "xbootldr", "esp")
+    ]
+    if others or disk.find("root") is None:
+        raise UnsupportedError(
+            f"{base} has file systems of its own for {', '.join(others)}, over which no layers can"
+            " be laid",
+            "On a file system that shares extents, as btrfs and xfs do, it can be.",
+        )
 
 
 class _Overlay:

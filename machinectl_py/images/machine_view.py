@@ -48,15 +48,74 @@ def open_layers(machine: Machine, layers: tuple[str, ...]) -> MachineView:
 
 
 def _open(machine: Machine, layers: tuple[str, ...]) -> MachineView:
+    if machine.driver != "overlay":
+        root = root_of(machine.driver, machine.base, layers[0] if layers else "")
+        return MachineView(root) if os.path.isdir(root) else _by(open_disk(root))
+    lowest = _lowest(machine.base)
+    if not layers:
+        return MachineView(lowest) if isinstance(lowest, str) else _by(lowest)
+    try:
+        return _by(mount_view((*map(upper_of, layers), lowest)))
+    finally:
+        _let_go(lowest)
+
+
+def _by(mount: int) -> MachineView:
+    return MachineView(f"/proc/self/fd/{mount}", mount)
+
+
+def _lowest(base: str) -> str | int:
+    """Return a directory, or of a disk image a detached mount of its root."""
+    return base if os.path.isdir(base) else open_disk(base)
+
+
+def _let_go(lowest: str | int) -> None:
+    if isinstance(lowest, int):
+        os.close(lowest)
+
+
+def open_disk(path: str, *, writable: bool = False) -> int:
+    """Return a detached mount of the root of a disk image.
+
+    Raises:
+        PymachineError: there is none, or it cannot be mounted.
+    """
+    from machinectl_py.images.dissect import dissect
+    from machinectl_py.images.view import open_view
+
+    fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+    try:
+        return open_view(fd, dissect(fd), writable=writable).tree
+    finally:
+        os.close(fd)
+
+
+def mount_view(lower: tuple[str | int, ...]) -> int:
+    """Return a detached mount of layers, the topmost first, to look into.
+
+    Raises:
+        OSError: as `mount_layers`.
+    """
     from machinectl_py.kernel.overlay import mount_layers
 
-    if machine.driver != "overlay":
-        return MachineView(root_of(machine.driver, machine.base, layers[0] if layers else ""))
-    if not layers:
-        return MachineView(machine.base)
-    lower = (*map(upper_of, layers), machine.base)
-    mount = mount_layers(lower, attributes=_LOOK)
-    return MachineView(f"/proc/self/fd/{mount}", mount)
+    return mount_layers(lower, attributes=_LOOK)
+
+
+def is_writable_disk(path: str) -> bool:
+    """Say whether the root on a disk image can be written to, and nothing authenticates it.
+
+    Raises:
+        PymachineError: there is none.
+    """
+    from machinectl_py.images.dissect import dissect
+
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        disk = dissect(fd)
+    finally:
+        os.close(fd)
+    root = disk.find("root")
+    return root is not None and not root.read_only and not disk.protected
 
 
 def open_writable(machine: Machine) -> MachineView:
@@ -64,8 +123,12 @@ def open_writable(machine: Machine) -> MachineView:
     from machinectl_py.kernel.overlay import mount_layers
 
     if machine.driver != "overlay":
-        return MachineView(root_of(machine.driver, machine.base, machine.own))
-    lower = (*map(upper_of, machine.layers), machine.base)
-    attributes = _LOOK & ~const.MOUNT_ATTR_RDONLY
-    mount = mount_layers(lower, layer_path(machine.own), attributes=attributes)
-    return MachineView(f"/proc/self/fd/{mount}", mount)
+        root = root_of(machine.driver, machine.base, machine.own)
+        return MachineView(root) if os.path.isdir(root) else _by(open_disk(root, writable=True))
+    lowest = _lowest(machine.base)
+    try:
+        lower = (*map(upper_of, machine.layers), lowest)
+        attributes = _LOOK & ~const.MOUNT_ATTR_RDONLY
+        return _by(mount_layers(lower, layer_path(machine.own), attributes=attributes))
+    finally:
+        _let_go(lowest)

@@ -174,13 +174,20 @@ def give_identity(machine: Machine, identity: str) -> str:
     See machine-id(5): one that has none yet is given it at its first boot.
     """
     from machinectl_py.images.finish import write_in_root
-    from machinectl_py.images.machine_view import open_writable
+    from machinectl_py.images.machine_view import (
+        is_writable_disk,
+        open_layers,
+        open_machine,
+        open_writable,
+    )
 
-    if machine.driver == "overlay" and not machine.layers and not store.machine_id(machine.base):
+    whole = machine.driver != "overlay"
+    with open_machine(machine) if whole else open_layers(machine, machine.layers) as root:
+        if not store.machine_id(root):
+            return ""
+    if machine.driver == "reflink" and not is_writable_disk(machine.base):
         return ""
     with open_writable(machine) as root:
-        if not root or not store.machine_id(root):
-            return ""
         write_in_root(root, "/etc/machine-id", f"{identity}\n".encode(), mode=0o444)
     return identity
 

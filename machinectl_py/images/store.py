@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from machinectl_py.errors import ConfigError, ConflictError, NotFoundError, UnsupportedError
+from machinectl_py.errors import ConfigError, ConflictError, NotFoundError
 from machinectl_py.kernel.paths import open_in_root
 
 MACHINES_DIR = "/var/lib/machines"
@@ -108,12 +108,11 @@ def image_paths(*, hidden: bool = False) -> tuple[tuple[str, str], ...]:
 
 
 def find_root(name: str) -> str:
-    """Return the directory of an image as an absolute path without symbolic links.
+    """Return the directory or disk image of a name, absolute and without symbolic links.
 
     Raises:
         ConfigError: the name is not valid.
         NotFoundError: there is no image of that name.
-        UnsupportedError: it is a disk image.
     """
     check_name(name)
     for place in SEARCH_PATH:
@@ -121,7 +120,7 @@ def find_root(name: str) -> str:
         if os.path.isdir(path):
             return os.path.realpath(path)
         if os.path.exists(f"{path}.raw"):
-            raise UnsupportedError(f"{path}.raw is a disk image; only directories can be booted")
+            return os.path.realpath(f"{path}.raw")
     raise NotFoundError(
         f"There is no image '{name}' in {MACHINES_DIR}",
         f"'pymachine pull debian --name={name}' makes one; "
@@ -142,29 +141,35 @@ def is_read_only(path: str) -> bool:
     return is_immutable(path) or (is_subvolume(path) and btrfs.is_read_only(path))
 
 
+def is_image(root: str) -> bool:
+    """Say whether a root is a disk image or a block device, not a directory."""
+    return os.path.exists(root) and not os.path.isdir(root)
+
+
 def check_tree(root: str, shown: str = "") -> None:
     """Refuse a directory that is not the root of an operating system.
 
     Args:
-        root: the directory.
-        shown: what it is called, if that is not by its path.
+        root: path of the directory.
+        shown: what to call it, if that is not `root`.
 
     Raises:
         NotFoundError: there is no such directory.
         ConfigError: it is no directory, the host's own root, or holds no os-release(5).
     """
+    shown = shown or root
     try:
         found = os.stat(root)
     except OSError as error:
-        raise NotFoundError(f"{shown or root}: {error.strerror}") from error
+        raise NotFoundError(f"{shown}: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode):
-        raise ConfigError(f"{shown or root} is not a directory")
+        raise ConfigError(f"{shown} is not a directory")
     host = os.stat("/")
     if (found.st_dev, found.st_ino) == (host.st_dev, host.st_ino):
-        raise ConfigError(f"{shown or root} is the root of this host, which runs already")
+        raise ConfigError(f"{shown} is the root of this host, which runs already")
     if not any(_regular(root, path) for path in _OS_RELEASE):
         raise ConfigError(
-            f"{shown or root} has no os-release file, so it is not the root of an operating system",
+            f"{shown} has no os-release file, so it is not the root of an operating system",
             "'pymachine pull debian' makes one.",
         )
 
@@ -173,8 +178,8 @@ def find_init(root: str, shown: str = "") -> str:
     """Return the path, inside the root, of the init that it would boot.
 
     Args:
-        root: the directory.
-        shown: what it is called, if that is not by its path.
+        root: path of the directory.
+        shown: what to call it, if that is not `root`.
 
     Raises:
         NotFoundError: there is none that can be executed.

@@ -108,3 +108,15 @@ def make_filesystem(
         return check(result, "fsmount", fstype)
     finally:
         os.close(context)
+
+
+def no_recovery(fstype: str) -> tuple[tuple[str, str], ...]:
+    """Return the options with which a read-only mount writes nothing, not even from a journal."""
+    if fstype in ("ext4", "xfs"):
+        return (("norecovery", ""),)
+    return (("rescue", "nologreplay"),) if fstype == "btrfs" else ()
+
+
+def can_discard(fstype: str) -> bool:
+    """Say whether it can tell the device below of blocks that are free; mount(8), discard."""
+    return fstype in ("btrfs", "ext4", "f2fs", "vfat", "xfs")

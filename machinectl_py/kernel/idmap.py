@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Row = tuple[int, int, int]
+_ALL_IDS = (1 << 32) - 1  # (uid_t) -1 is no id
 
 
 class IdMaps(Record):
@@ -99,6 +100,24 @@ def map_tree(tree: int, maps: IdMaps) -> None:
         os.close(namespace)
 
 
+def try_idmap(tree: int) -> bool:
+    """Say whether a detached mount can show ids by maps; from then on it maps each to itself.
+
+    For a mount of which no copy can be made, as those that are in no mount namespace.
+
+    Raises:
+        OSError: with errno, for another reason than the file system or its privileges.
+    """
+    try:
+        namespace = make_user_namespace(same_maps((0, 0, _ALL_IDS)))
+    except OSError:
+        return False
+    try:
+        return _takes_idmap(tree, namespace)
+    finally:
+        os.close(namespace)
+
+
 def unmappable(path: str) -> tuple[tuple[str, str], ...]:
     """Return the mounts at and below `path` that cannot be idmapped, as (path, type).
 
@@ -123,13 +142,18 @@ def unmappable(path: str) -> tuple[tuple[str, str], ...]:
 def _can_idmap(path: str, namespace: int, *, recursive: bool = False) -> bool:
     tree = open_tree(path, recursive=recursive)
     try:
+        return _takes_idmap(tree, namespace)
+    finally:
+        os.close(tree)
+
+
+def _takes_idmap(tree: int, namespace: int) -> bool:
+    try:
         set_idmap(tree, namespace)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
             return False
         raise
-    finally:
-        os.close(tree)
     return True
 
 

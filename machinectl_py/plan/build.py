@@ -92,7 +92,8 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
     start: Step
     if facts.manager == "systemd":
-        start = cgroup.StartScope(manager=facts.manager, request=request)
+        devices = build_root.devices(facts)
+        start = cgroup.StartScope(manager=facts.manager, request=request, devices=devices)
     else:
         start = cgroup.MakeCgroup(manager=facts.manager, request=request)
     return (
@@ -121,8 +122,8 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
         )
     steps += build_identity.prepare_journal(spec, facts)
-    prepared = (*build_users.clone_root(spec, facts), *_sources(spec, facts))
-    steps += (*build_users.chown_root(spec, facts), *prepared)
+    prepared = (*build_root.take_up(spec, facts), *_sources(spec, facts))
+    steps += prepared
     outside = build_security.limit_from_outside(spec)
     # The embedded manager's cgroup is empty until the birth; a scope has the supervisor in it.
     delegate_early = facts.manager == "embedded" and not outside
@@ -173,7 +174,6 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         root.EnslaveMounts(),
         *build_identity.clone_journal_socket(spec),
         *build_security.open_labels(spec),
-        *build_users.mount_root(spec, facts),
         *build_root.compose(spec, facts),
         *build_mounts.make(spec, facts),
         *build_root.cover(spec, facts),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, TmpfsMount
 from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError
 from machinectl_py.plan.steps import custom_mounts, overlay
-from machinectl_py.plan.steps.users import ANCHOR
+from machinectl_py.plan.steps.root import ANCHOR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,8 +131,9 @@ def layer_of(spec: MachineSpec, facts: HostFacts) -> str:
 
 def place_inside(spec: MachineSpec, facts: HostFacts) -> str:
     """Return where PID 1 has the root before it pivots to it."""
-    in_place = spec.users.mode == "no" and not layer_of(spec, facts)
-    return place_of(spec, facts) if in_place else ANCHOR
+    if facts.disk or spec.users.mode != "no" or layer_of(spec, facts):
+        return ANCHOR
+    return place_of(spec, facts)
 
 
 def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -168,18 +169,28 @@ def _temporary_entries(mount: Custom, mounts: tuple[Custom, ...]) -> tuple[str, 
 def clone_binds(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's steps that take up what is the host's, for PID 1 to attach."""
     return tuple(
-        custom_mounts.CloneBind(
-            source=mount.source or f"{_temporary(spec, facts, number)}-src",
-            target=mount.target,
-            recursive=mount.recursive,
-            temporary=not mount.source,
-            idmap=mount.idmap,
-            count=spec.users.count if mount.idmap != "noidmap" else 0,
-            root=spec.root if mount.idmap != "noidmap" else "",
-        )
+        _clone_bind(mount, mount.source or f"{_temporary(spec, facts, number)}-src", spec, facts)
         for number, mount in enumerate(custom(spec, facts))
         if isinstance(mount, BindMount) and not mount.source.startswith("+")
     )
+
+
+def _clone_bind(mount: BindMount, source: str, spec: MachineSpec, facts: HostFacts) -> Step:
+    clone = custom_mounts.CloneBind(
+        source=source,
+        target=mount.target,
+        recursive=mount.recursive,
+        temporary=not mount.source,
+        idmap=mount.idmap,
+    )
+    if mount.idmap == "noidmap":
+        return clone
+    root, inside = spec.root, mount.target
+    if facts.disk:
+        from machinectl_py.plan.build_disk import holder
+
+        root, inside = holder(facts.disk, mount.target)
+    return clone.replace(count=spec.users.count, root=root, inside=inside)
 
 
 def make(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:

@@ -9,8 +9,17 @@ from machinectl_py.config.spec import BindMount, OverlayMount, TmpfsMount
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel import const
 from machinectl_py.layout import machine_dir, record_path
-from machinectl_py.plan.build_mounts import custom, layer_of, parts, place_inside, target_of
+from machinectl_py.plan import build_users
+from machinectl_py.plan.build_mounts import (
+    custom,
+    layer_of,
+    parts,
+    place_inside,
+    place_of,
+    target_of,
+)
 from machinectl_py.plan.steps import api, compose_root, ephemeral, host, root
+from machinectl_py.plan.users import plan_users
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +34,7 @@ def check_root(spec: MachineSpec, facts: HostFacts) -> None:
 
     Raises:
         ConfigError: the spec contradicts itself, or the root has no merged /usr.
-        UnsupportedError: it is the host's, or a disk image, whose root is its own.
+        UnsupportedError: it is the host's.
     """
     rootfs = spec.rootfs
     if spec.root == "/":
@@ -43,8 +52,6 @@ def check_root(spec: MachineSpec, facts: HostFacts) -> None:
     for path in filter(None, (rootfs.pivot_new, rootfs.pivot_old)):
         if not path.startswith("/") or not parts(path):
             raise ConfigError(f"'{path}' is no absolute path of a directory inside")
-    if rootfs.image and rootfs.pivot_new:
-        raise UnsupportedError("The root of a disk image is its own: --pivot-root= is for trees")
 
 
 def _overlays(spec: MachineSpec, facts: HostFacts) -> bool:
@@ -53,8 +60,17 @@ def _overlays(spec: MachineSpec, facts: HostFacts) -> bool:
     return spec.rootfs.ephemeral and not kept and not spec.rootfs.image
 
 
+def _only_reads(spec: MachineSpec, facts: HostFacts) -> bool:
+    """Say whether the machine writes nothing to the root that it is made of."""
+    return spec.read_only or bool(layer_of(spec, facts)) or _cover(spec, facts) is not None
+
+
 def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the launcher's steps: the lock of the root, and the place of an ephemeral one."""
+    """Return the launcher's steps: the lock of the root, and the place of an ephemeral one.
+
+    Raises:
+        UnsupportedError: the image cannot be used so, or not on this host.
+    """
     if not spec.rootfs.transient:
         return _take_root(spec, facts)
     layer = spec.rootfs.layer or spec.root.rpartition("/")[0]
@@ -63,6 +79,11 @@ def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 
 def _take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    if facts.disk:
+        from machinectl_py.plan.build_disk import take_root
+
+        number, read_only = f"{facts.root_device}:{facts.root_inode}", _only_reads(spec, facts)
+        return take_root(spec, facts.disk, number=number, read_only=read_only)
     if spec.rootfs.ephemeral and facts.mounts.snapshot:
         snapshot = facts.mounts.snapshot
         return (
@@ -74,20 +95,62 @@ def _take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         root=spec.root,
         device=facts.root_device,
         inode=facts.root_inode,
-        shared=bool(spec.read_only or layer)
-        or _overlays(spec, facts)
-        or _cover(spec, facts) is not None,
+        shared=_overlays(spec, facts) or _only_reads(spec, facts),
     )
     if layer and layer != spec.rootfs.layer:
         return (lock, ephemeral.MakeLayer(root=spec.root, layer=layer))
     return (lock,)
 
 
+def devices(facts: HostFacts) -> tuple[str, ...]:
+    """Return the slots with the numbers of the block devices that the supervisor mounts."""
+    if facts.disk is None:
+        return ()
+    from machinectl_py.plan.build_disk import device_slots
+
+    return device_slots(facts.disk)
+
+
+def take_up(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's steps that take up the root, and give it its owners."""
+    layer = layer_of(spec, facts)
+    if facts.disk is None and layer:
+        return (build_users.mount_layers(spec, facts),)
+    if facts.disk is None:
+        return (*build_users.chown_root(spec, facts), *build_users.clone_root(spec, facts))
+    from machinectl_py.plan.build_disk import mount_partitions
+
+    users, read_only = plan_users(spec, facts), _only_reads(spec, facts)
+    steps = mount_partitions(facts.disk, users, read_only=read_only)
+    if not layer:
+        return steps
+    from machinectl_py.plan.build_disk import under_layers
+    from machinectl_py.plan.steps.layers import LOWEST
+
+    return (*under_layers(steps, LOWEST), build_users.mount_layers(spec, facts, LOWEST))
+
+
+def _attach(spec: MachineSpec, facts: HostFacts) -> Step:
+    """Return the step inside that makes the root a mount."""
+    if facts.disk or spec.users.mode != "no" or layer_of(spec, facts):
+        return root.AttachRoot()
+    return root.BindRoot(root=place_of(spec, facts))
+
+
+def _usr(spec: MachineSpec, facts: HostFacts, *, above: bool) -> tuple[Step, ...]:
+    """Return the step that mounts an image's own /usr: above an overlay, as none shows mounts."""
+    if facts.disk is None or above != (spec.rootfs.volatile == "overlay"):
+        return ()
+    from machinectl_py.plan.build_disk import attach_usr
+
+    return attach_usr(facts.disk, place_inside(spec, facts))
+
+
 def compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the steps that cover the root's place before the custom mounts are cloned."""
+    """Return the steps that make up the root at its place before the custom mounts are cloned."""
     place, rootfs = place_inside(spec, facts), spec.rootfs
     scratch = machine_dir(spec.name)
-    steps: list[Step] = []
+    steps: list[Step] = [_attach(spec, facts), *_usr(spec, facts, above=False)]
     if _overlays(spec, facts):
         steps.append(compose_root.OverlayRoot(root=place, scratch=scratch))
     if rootfs.pivot_new:
@@ -97,8 +160,9 @@ def compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if rootfs.volatile == "yes":
         steps.append(compose_root.MakeVolatileRoot(root=place))
     elif rootfs.volatile == "overlay":
-        steps.append(compose_root.OverlayRoot(root=place, scratch=scratch))
-    return tuple(steps)
+        nodev = facts.disk is not None
+        steps.append(compose_root.OverlayRoot(root=place, scratch=scratch, nodev=nodev))
+    return (*steps, *_usr(spec, facts, above=True))
 
 
 def _cover(spec: MachineSpec, facts: HostFacts) -> Custom | None:
@@ -121,7 +185,12 @@ def cover(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 def finish(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the steps after the pivot, before anything is mounted in the root."""
-    steps: list[Step] = [compose_root.FillBaseTree()]
+    steps: list[Step] = []
+    if facts.disk:
+        from machinectl_py.plan.build_disk import attach_others
+
+        steps += attach_others(facts.disk)
+    steps.append(compose_root.FillBaseTree())
     wished = spec.rootfs.read_only and spec.rootfs.volatile == "no"
     if spec.rootfs.volatile == "state" or (wished and not _cover(spec, facts)):
         steps.append(root.RemountReadOnly(target="/", recursive=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.plan.bind_users import bound_users
 from machinectl_py.plan.build_mounts import layer_of, place_of
-from machinectl_py.plan.steps import api, cgroup, layers, root, users
+from machinectl_py.plan.steps import api, cgroup, layers, users
 from machinectl_py.plan.users import plan_users
 
 TYPE_CHECKING = False
@@ -34,30 +34,42 @@ def hold_range(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def chown_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's step that gives the root's files to the range, if it shall."""
     plan = plan_users(spec, facts)
-    if plan is None or plan.ownership != "chown":
-        return ()
-    if layer_of(spec, facts):
+    return (
+        (users.ChownRoot(root=place_of(spec, facts)),) if plan and plan.ownership == "chown" else ()
+    )
+
+
+def mount_layers(spec: MachineSpec, facts: HostFacts, slot: str = "") -> Step:
+    """Return the supervisor's step that makes the root of layers.
+
+    Args:
+        spec: of the machine.
+        facts: of the host.
+        slot: of a disk image, that of the mount of its root.
+
+    Raises:
+        UnsupportedError: the files are to be given to a range of ids.
+    """
+    plan = plan_users(spec, facts)
+    if plan and plan.ownership == "chown":
         raise UnsupportedError(
             f"The files of {spec.root} cannot be given to a range: other machines stand on it",
             "--private-users-ownership=map shows them as the machine's.",
         )
-    return (users.ChownRoot(root=place_of(spec, facts)),)
+    return layers.MountLayers(
+        root=spec.root,
+        layers=spec.rootfs.layers,
+        layer=layer_of(spec, facts),
+        users=plan is not None,
+        count=plan.count if plan else 0,
+        ownership=plan.ownership if plan else "as-is",
+        slot=slot,
+    )
 
 
 def clone_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's step that takes up the root for PID 1."""
     plan = plan_users(spec, facts)
-    if layer := layer_of(spec, facts):
-        return (
-            layers.MountLayers(
-                root=spec.root,
-                layers=spec.rootfs.layers,
-                layer=layer,
-                users=plan is not None,
-                count=plan.count if plan else 0,
-                ownership=plan.ownership if plan else "as-is",
-            ),
-        )
     if plan is None:
         return ()
     return (
@@ -81,13 +93,6 @@ def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def become_root(spec: MachineSpec) -> tuple[Step, ...]:
     """Return the first step inside."""
     return (users.BecomeRoot(),) if spec.users.mode != "no" else ()
-
-
-def mount_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the step inside that makes the root a mount."""
-    if spec.users.mode != "no" or layer_of(spec, facts):
-        return (users.AttachRoot(),)
-    return (root.BindRoot(root=place_of(spec, facts)),)
 
 
 def mount_proc(spec: MachineSpec, usual: Step) -> tuple[Step, ...]:

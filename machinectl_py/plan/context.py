@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +17,23 @@ if TYPE_CHECKING:
 DESCRIPTOR_SLOTS = frozenset({"console", "kmsg", "proc", "sysfs"})
 # Those that are nobody's any more but the taker's.
 HANDED_OVER = frozenset({"proc", "sysfs"})
+
+# Slots with descriptors that the supervisor keeps as long as the machine lives, over each reboot.
+_HELD_PREFIX = "disk:"
+# Slots with detached mounts: who made them closes them after the birth, or when it fails.
+_MOUNT_PREFIX = "mount:"
+
+
+def is_held(slot: str) -> bool:
+    """Say whether a slot is kept over reboots."""
+    return slot.startswith(_HELD_PREFIX)
+
+
+def held(slots: dict[str, SlotValue]) -> dict[str, int]:
+    """Return the slots whose descriptors are kept over reboots."""
+    return {
+        slot: value for slot, value in slots.items() if is_held(slot) and isinstance(value, int)
+    }
 
 
 class Hooks:
@@ -48,6 +67,17 @@ class Context:
         value = self.slots[slot]
         assert isinstance(value, str), slot
         return value
+
+    def let_go(self, slots: tuple[str, ...]) -> None:
+        """Close descriptors that are another process's by now; what is in no slot is none."""
+        for slot in slots:
+            fd = self.slots.pop(slot, -1)
+            if isinstance(fd, int) and fd >= 0:
+                os.close(fd)
+
+    def close_mounts(self) -> None:
+        """Let go of the detached mounts that were made here for the machine to inherit."""
+        self.let_go(tuple(slot for slot in self.slots if slot.startswith(_MOUNT_PREFIX)))
 
     def warn(self, text: str) -> None:
         """Tell the user of something that could not be done and need not be."""

@@ -6,15 +6,17 @@ import os
 
 from machinectl_py.kernel.devices import can_make_devices, character_device
 from machinectl_py.plan.bind_users import UserFacts, probe_users
+from machinectl_py.plan.disk import DiskFacts  # noqa: TC001 - read when facts are decoded
 from machinectl_py.plan.host_files import HostFiles, probe_files
 from machinectl_py.plan.mount_facts import MountFacts
-from machinectl_py.plan.root_facts import RootFacts, probe_root
+from machinectl_py.plan.root_facts import RootFacts, image_root, probe_root
 from machinectl_py.plan.security_facts import SecurityFacts, probe_security
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.config.spec import UsersSpec
+    from machinectl_py.plan.disk import ImageFacts
     from machinectl_py.plan.ports import ManagerKind
 
 
@@ -52,6 +54,7 @@ class HostFacts(Record):
     root: RootFacts = RootFacts()
     mounts: MountFacts = MountFacts()
     security: SecurityFacts = SecurityFacts()
+    disk: DiskFacts | None = None  # the root is a disk image
 
 
 def probe_facts(
@@ -63,17 +66,19 @@ def probe_facts(
     bind_users: tuple[str, ...] = (),
     users: UsersSpec | None = None,
     mounts: MountFacts | None = None,
+    image: ImageFacts | None = None,
 ) -> HostFacts:
     """Probe the host.
 
     Args:
-        root: the machine's root directory.
+        root: the machine's root directory or image.
         manager: the cgroup manager that was chosen.
         register: whether the machine will be registered with systemd-machined.
         foreground: whether one process is launcher and supervisor.
         bind_users: the users of the host that will be bound, by name.
         users: the user namespace that is wished; nothing is probed for None or "no".
         mounts: what the spec's mounts find here; `mount_facts.probe_mounts`.
+        image: of the image that is the root; None for a directory.
 
     Raises:
         OSError: the root cannot be looked at.
@@ -82,6 +87,10 @@ def probe_facts(
     if not os.path.exists(os_release):
         os_release = "/usr/lib/os-release"
     status = os.stat(root)
+    tree = image.tree if image else root
+    found = RootFacts()
+    if users and users.mode != "no":
+        found = image_root(image) if image else probe_root(root, users)
     devices = _devices()
     return HostFacts(
         manager=manager,
@@ -96,10 +105,11 @@ def probe_facts(
         root_device=status.st_dev,
         root_inode=status.st_ino,
         files=probe_files(),
-        users=probe_users(bind_users, root) if bind_users else UserFacts(),
-        root=probe_root(root, users) if users and users.mode != "no" else RootFacts(),
+        users=probe_users(bind_users, tree) if bind_users else UserFacts(),
+        root=found,
         mounts=mounts or MountFacts(),
         security=probe_security(),
+        disk=image.disk if image else None,
     )
 
 

@@ -27,8 +27,13 @@ class MountFacts(Record):
     layer: str = ""  # a directory to be made for what it writes; "" keeps that in memory
 
 
-def probe_mounts(spec: MachineSpec) -> MountFacts:
-    """Look at what the mounts of a spec want to show."""
+def probe_mounts(spec: MachineSpec, tree: str = "") -> MountFacts:
+    """Look at what the mounts of a spec want to show.
+
+    Args:
+        spec: of the machine.
+        tree: a path by which what is in the root is seen, if that is not the root itself.
+    """
     sources = {path for path in _host_paths(spec) if path and not path.startswith("+")}
     missing = tuple(sorted(path for path in sources if not os.path.exists(path)))
     files = {path for path in sources if not os.path.isdir(path)}
@@ -37,7 +42,7 @@ def probe_mounts(spec: MachineSpec) -> MountFacts:
     if spec.rootfs.ephemeral and not spec.rootfs.image:
         snapshot = _snapshot(spec.root, token)
         layer = "" if snapshot else _layer(spec.root, token)
-    binaries = f"{spec.root}{spec.rootfs.pivot_new}/bin"
+    binaries = f"{tree or spec.root}{spec.rootfs.pivot_new}/bin"
     return MountFacts(
         token=token,
         missing=missing,

@@ -8,6 +8,10 @@ from machinectl_py.config.spec import UsersSpec
 from machinectl_py.plan.id_ranges import FOREIGN_BASE, SIZE
 from machinectl_py.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.plan.disk import ImageFacts
+
 
 class RootFacts(Record):
     """The root, as far as a user namespace depends on it."""
@@ -35,6 +39,22 @@ def probe_root(root: str, users: UsersSpec) -> RootFacts:
     )
 
 
+def image_root(image: ImageFacts) -> RootFacts:
+    """Return what a user namespace depends on of a disk image that is looked into.
+
+    Raises:
+        OSError: the root cannot be looked at.
+    """
+    # Of an image that has nothing but /usr, the root is made for each start.
+    status = os.stat(image.tree if image.disk.find("root") else f"{image.tree}/usr")
+    return RootFacts(
+        namespaces=os.path.exists("/proc/self/ns/user"),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        unmappable=image.unmappable,
+    )
+
+
 def default_users(root: str, layer: str = "") -> UsersSpec:
     """Return the user namespace of a machine where nobody has said anything of it.
 
@@ -42,7 +62,7 @@ def default_users(root: str, layer: str = "") -> UsersSpec:
     changed; else none. A root that has been given to a range before is left in it by neither.
 
     Args:
-        root: the directory; a disk image gets none.
+        root: the directory.
         layer: the directory of what the machine writes; "" where it writes to the root.
     """
     try:
@@ -51,7 +71,25 @@ def default_users(root: str, layer: str = "") -> UsersSpec:
             return UsersSpec()
     except OSError:  # the verb tells it
         return UsersSpec()
-    of_range = status.st_uid & ~(SIZE - 1)
+    return _by_owner(status.st_uid)
+
+
+def image_users(image: ImageFacts) -> UsersSpec:
+    """Return the same of a disk image that is looked into.
+
+    Raises:
+        OSError: the root cannot be looked at.
+    """
+    system = image.disk.system
+    # Only that of the system has been tried.
+    known = (system.fstype if system else "", "vfat", "")
+    if image.unmappable or any(part.fstype not in known for part in image.disk.partitions):
+        return UsersSpec()
+    return _by_owner(image_root(image).uid)
+
+
+def _by_owner(uid: int) -> UsersSpec:
+    of_range = uid & ~(SIZE - 1)
     if of_range == FOREIGN_BASE:
         return UsersSpec(mode="pick", ownership="foreign")
     return UsersSpec(mode="pick", ownership="map") if of_range == 0 else UsersSpec()

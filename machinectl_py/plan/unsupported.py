@@ -15,21 +15,12 @@ def check_supported(spec: MachineSpec) -> None:
     Raises:
         UnsupportedError: the setting, by the name of its option.
     """
-    for is_wanted, what in (*_of_the_root(spec), *_of_the_rest(spec)):
+    for is_wanted, what in _of_the_network(spec):
         if is_wanted:
             raise UnsupportedError(f"{what} is not supported yet")
 
 
-def _of_the_root(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
-    rootfs = spec.rootfs
-    return (
-        (rootfs.image, "A root from a disk image (--image=)"),
-        (rootfs.image_policy, "--image-policy="),
-        (rootfs.root_hash or rootfs.root_hash_signature or rootfs.verity_data, "--root-hash="),
-    )
-
-
-def _of_the_rest(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
+def _of_the_network(spec: MachineSpec) -> tuple[tuple[object, str], ...]:
     network = spec.network
     return (
         (network.kind == "path", "--network-namespace-path="),

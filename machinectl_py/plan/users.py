@@ -126,7 +126,7 @@ def _check_chown(
             f" not to {count} from {base} on"
         )
     own_range = spec.users.mode in ("fixed", "root") and facts.root.uid & ~(SIZE - 1) == base
-    if spec.read_only and not own_range:
+    if not own_range and (spec.read_only or _is_read_only(facts)):
         raise ConfigError("The owners of files in a read-only root cannot be changed")
     if facts.root.uid & ~(SIZE - 1) != facts.root.gid & ~(SIZE - 1):
         raise ConfigError(
@@ -136,6 +136,11 @@ def _check_chown(
     if base == BUSY_BASE:
         raise ConfigError(f"{base} marks trees whose owners are being changed")
     return "chown"
+
+
+def _is_read_only(facts: HostFacts) -> bool:
+    """Say whether the operating system of a disk image is on what cannot be written."""
+    return bool(facts.disk and facts.disk.system and facts.disk.system.read_only)
 
 
 def machine_maps(base: int, count: int, delegated: tuple[int, ...] = ()) -> IdMaps:

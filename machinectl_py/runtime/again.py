@@ -22,13 +22,18 @@ if TYPE_CHECKING:
     from machinectl_py.runtime.state import TraceEntry
 
 
-def prepare_again(spec: MachineSpec, facts: HostFacts, *, lock: int, root_lock: int) -> Build:
-    """Return what builds the machine once more, by this process, which holds both locks."""
+def prepare_again(spec: MachineSpec, facts: HostFacts, kept: dict[str, int]) -> Build:
+    """Return what builds the machine once more, by this process.
+
+    Args:
+        spec: of the machine.
+        facts: of the host, as at the first boot.
+        kept: descriptors by their slots: both locks, and what is held over reboots.
+    """
     before = read_state(spec.name)
     context = Context(make_hooks())
     context.slots |= {
-        "lock": lock,
-        "root-lock": root_lock,
+        **kept,
         "supervisor": os.getpid(),
         "unit": before.unit,
         "cgroup": before.cgroup,
@@ -36,8 +41,8 @@ def prepare_again(spec: MachineSpec, facts: HostFacts, *, lock: int, root_lock: 
     plan = build_plan(spec, facts)
     gave = journaled_slots(spec.name)
     for step in filter(_stands_already, plan.steps):
-        kept = {slot: gave[slot] for slot in step.given_slots() if slot in gave}
-        context.slots = kept | context.slots
+        given = {slot: gave[slot] for slot in step.given_slots() if slot in gave}
+        context.slots = given | context.slots
     walk = Walk(plan, context, ("launcher", "supervisor"))
     walk.skip = _stands_already
     journal = Journal(spec.name)

@@ -9,6 +9,7 @@ from machinectl_py.codec import encode
 from machinectl_py.kernel import process
 from machinectl_py.kernel.terminal import open_slave
 from machinectl_py.layout import machine_dir
+from machinectl_py.plan.context import held
 from machinectl_py.plan.steps.users import lock_descriptors
 
 TYPE_CHECKING = False
@@ -48,15 +49,18 @@ def watch(build: Build, *, log: int) -> NoReturn:
         os.set_blocking(build.context.number("console"), False)
     # What else our caller left open is not ours to keep, but what it passes on.
     process.close_range(3 + build.facts.listen_fds, on_exec=True)
-    for name in (*_KEPT, "launcher", "slave", "log"):
-        fd = settings[name]
+    kept = [settings[name] for name in (*_KEPT, "launcher", "slave", "log")]
+    for fd in (*kept, *held(slots).values()):
         if isinstance(fd, int) and fd >= 0:
             os.set_inheritable(fd, True)
     for fd in lock_descriptors(str(slots.get("id-locks", ""))):
         os.set_inheritable(fd, True)
     code = f"import sys;sys.path.insert(0,{SOURCE!r});"
     code += "from machinectl_py.runtime.watch import main;main()"
-    os.execv(sys.executable, [sys.executable, "-SI", "-c", code, encode(settings)])
+    os.execv(
+        sys.executable,
+        [sys.executable, "-SI", "-c", code, encode(settings | {"held": held(slots)})],
+    )
 
 
 _KEPT = ("lock", "root-lock", "notify", "control", "console", "kmsg", "leader-pidfd")

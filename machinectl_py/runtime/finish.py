@@ -33,7 +33,7 @@ def main() -> NoReturn:
         code = _reboot(told)
     elif rebooting:
         code = EXIT_REBOOT
-    clean_up(told["name"], told["lock"], told["root-lock"])
+    clean_up(told["name"], told["lock"], {"root-lock": told["root-lock"], **told["held"]})
     if told["launcher"] >= 0:
         import _socket
 
@@ -42,14 +42,21 @@ def main() -> NoReturn:
     os._exit(code)
 
 
-def clean_up(name: str, lock: int, root_lock: int) -> None:
-    """Undo everything of a machine whose leader has ended, and forget it."""
+def clean_up(name: str, lock: int, kept: dict[str, int]) -> None:
+    """Undo everything of a machine whose leader has ended, and forget it.
+
+    Args:
+        name: of the machine.
+        lock: descriptor of its lock.
+        kept: the descriptors that we hold by their slots: the root's lock, and what is held
+            over reboots; negative if there is none.
+    """
     try:
         state = read_state(name)
         cgroupfs.remove(f"{state.cgroup}/payload", timeout=10)
     except FileNotFoundError:
         pass
-    slots: dict[str, int | str] = {"root-lock": root_lock} if root_lock >= 0 else {}
+    slots: dict[str, int | str] = {slot: fd for slot, fd in kept.items() if fd >= 0}
     try:
         undo_journal(name, make_hooks(), slots)
     except PymachineError as error:
@@ -69,10 +76,11 @@ def _reboot(told: dict[str, Any]) -> int:
     directory = machine_dir(told["name"])
     spec = MachineSpec.from_data(decode(read_text(f"{directory}/spec.json")))
     facts = HostFacts.from_data(decode(read_text(f"{directory}/facts.json")))
-    for fd in (told["lock"], told["root-lock"], told["launcher"]):
+    for fd in (told["lock"], told["root-lock"], told["launcher"], *told["held"].values()):
         if fd >= 0:
             os.set_inheritable(fd, False)
-    build = again.prepare_again(spec, facts, lock=told["lock"], root_lock=told["root-lock"])
+    kept = {"lock": told["lock"], "root-lock": told["root-lock"], **told["held"]}
+    build = again.prepare_again(spec, facts, kept)
     try:
         again.build_again(build)
         if told["launcher"] >= 0:

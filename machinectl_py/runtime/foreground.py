@@ -9,6 +9,7 @@ from machinectl_py.errors import EXIT_FAILURE, EXIT_REBOOT, EXIT_SIGNAL_BASE, Co
 from machinectl_py.kernel import const
 from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal
 from machinectl_py.layout import machine_dir
+from machinectl_py.plan.context import held
 from machinectl_py.record import Record
 from machinectl_py.runtime.launcher import prepare_walk, undo_launcher
 from machinectl_py.runtime.supervisor import Build
@@ -298,8 +299,8 @@ def _again(build: Build) -> tuple[Build, _Early]:
     from machinectl_py.runtime.again import build_again, prepare_again
 
     context = build.context
-    lock, root_lock = context.number("lock"), context.number("root-lock")
-    made = prepare_again(build.spec, build.facts, lock=lock, root_lock=root_lock)
+    kept = {slot: context.number(slot) for slot in ("lock", "root-lock")}
+    made = prepare_again(build.spec, build.facts, kept | held(context.slots))
     early = _Early(made)
     try:
         build_again(made)

@@ -8,7 +8,7 @@ import sys
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import PymachineError
 from machinectl_py.layout import machine_dir
-from machinectl_py.plan.context import Context, Hooks
+from machinectl_py.plan.context import Context, Hooks, is_held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ _STEPS = {
     "make-layer": "ephemeral.MakeLayer",
     "lock-snapshot": "ephemeral.LockSnapshot",
     "snapshot-root": "ephemeral.SnapshotRoot",
+    "lock-image": "disk.LockImage",
+    "attach-loops": "disk.AttachLoops",
 }
 
 
@@ -125,8 +127,13 @@ def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
         elif "undone" in line:
             pending.pop(line["step"], None)
         else:
-            gave |= {key: value for key, value in line["gave"].items() if key != "root-lock"}
+            gave |= {key: value for key, value in line["gave"].items() if not _is_own(key)}
     return list(pending.values()), gave
+
+
+def _is_own(slot: str) -> bool:
+    """Say whether a slot is a descriptor, which means nothing in another process."""
+    return slot == "root-lock" or is_held(slot)
 
 
 def remove_state(name: str) -> None:

@@ -12,7 +12,7 @@ from machinectl_py.errors import ConflictError, PymachineError
 from machinectl_py.kernel import process
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build import build_plan
-from machinectl_py.plan.context import Context
+from machinectl_py.plan.context import Context, held
 from machinectl_py.record import Record
 from machinectl_py.runtime.finish import clean_up
 from machinectl_py.runtime.journal import Journal
@@ -103,7 +103,7 @@ def undo_launcher(walk: Walk, name: str) -> None:
         return
     lock, root_lock = walk.context.number("lock"), slots.get("root-lock", -1)
     assert isinstance(root_lock, int)
-    clean_up(name, lock, root_lock)
+    clean_up(name, lock, {"root-lock": root_lock, **held(slots)})
 
 
 class Background:
@@ -246,6 +246,10 @@ class Background:
             ours.close()
             self._supervise(theirs)
         theirs.close()
+        # The supervisor's alone from now on, which waits for their end when it undoes.
+        for slot, fd in held(self.walk.context.slots).items():
+            os.close(fd)
+            del self.walk.context.slots[slot]
         self.walk.peers["supervisor"] = ours
         # Filled here, so that an interruption from now on finds whom to tell.
         self.walk.context.give("supervisor", pid)

@@ -158,7 +158,8 @@ class Build:
             print_warnings(warnings)
 
     def kill(self) -> None:
-        """Kill what was born, and wait for it."""
+        """Kill what was born, and wait for it; let go of what it should have inherited."""
+        self.context.close_mounts()
         if "leader-pidfd" in self.context.slots:
             try:
                 pidfd_send_signal(self.context.number("leader-pidfd"), 9)

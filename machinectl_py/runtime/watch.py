@@ -270,12 +270,14 @@ def main() -> None:
         tell_service_manager("STOPPING=1\nSTATUS=Terminating...")
     tail = watch.output[-2000:].decode(errors="replace")
     launcher = watch.launcher.fileno() if watch.launcher is not None else -1
+    held = settings["held"]
+    named = ",".join(f"{encode_basestring_ascii(slot)}:{fd}" for slot, fd in held.items())
     answer = (
         f'{{"name":{encode_basestring_ascii(settings["name"])},"status":{status},'
         f'"lock":{settings["lock"]},"root-lock":{settings["root-lock"]},"log":{settings["log"]},'
-        f'"launcher":{launcher},"ready":{watch.ready},"output":{encode_basestring_ascii(tail)}}}'
+        f'"held":{{{named}}},"launcher":{launcher},"ready":{watch.ready},"output":{encode_basestring_ascii(tail)}}}'
     )
-    for fd in (settings["lock"], settings["root-lock"], launcher):
+    for fd in (settings["lock"], settings["root-lock"], launcher, *held.values()):
         if fd >= 0:
             posix.set_inheritable(fd, True)
     for fd in {watch.pidfd, settings["console"], settings["slave"], settings["kmsg"]}:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 INSIDE = "/srv/pymachine"
 BOOT_TIMEOUT = 60.0
+_LOOP_DEVICES = 16
 
 
 class HostError(Exception):
@@ -136,6 +137,22 @@ def wait_until_up(init: int) -> None:
     subprocess.run([*enter(init), *command], check=False, timeout=BOOT_TIMEOUT)
 
 
+def make_loop_devices(init: int) -> None:
+    """Make nodes of loop devices in the host; the devices are the kernel's, so shared with us.
+
+    Of its own, as the nodes of devtmpfs come and go with the devices.
+    """
+    control = Path("/dev/loop-control")
+    if not control.exists():
+        return
+    number = control.stat().st_rdev
+    nodes = [("loop-control", "c", os.major(number), os.minor(number))]
+    nodes += [(f"loop{minor}", "b", 7, minor) for minor in range(_LOOP_DEVICES)]
+    for name, *what in nodes:
+        made = ["mknod", "--mode=600", f"/dev/{name}", *map(str, what)]
+        subprocess.run([*enter(init), *made], check=False)
+
+
 def run_inside(root: Path, init: int, command: list[str], *, terminal: bool = False) -> int:
     """Run a command in the host as a unit of it, our output its own; return its exit status.
 
@@ -199,6 +216,7 @@ def main() -> int:
         try:
             with BOOTED_BY[arguments.host_by](root, log) as init:
                 wait_until_up(init)
+                make_loop_devices(init)
                 print(f"host booted in {time.monotonic() - started:.1f} s", flush=True)
                 return run_inside(root, init, command, terminal=arguments.shell)
         except HostError as error:

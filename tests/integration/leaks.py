@@ -24,17 +24,20 @@ DIRECTORIES = (
 )
 
 
-def snapshot(reaper: int) -> Counter[str]:
+def snapshot(reaper: int, images: str = "/") -> Counter[str]:
     """Return a line for each thing there is now.
 
     Args:
         reaper: the process below which all processes are of the tests.
+        images: the directory with the disk images of the tests, since loop devices are the
+            kernel's and not of one host.
     """
     ours = descendants(reaper)
     for pid in _ancestry(os.getpid()):
         ours.pop(pid, None)
     found = Counter(f"process {pid} {_command(pid)}" for pid in ours)
     found.update(_mounts())
+    found.update(_loops(images))
     found.update(_cgroups(set(ours)))
     found.update(f"link {name}" for name in os.listdir("/sys/class/net"))
     for directory in DIRECTORIES:
@@ -42,11 +45,11 @@ def snapshot(reaper: int) -> Counter[str]:
     return found
 
 
-def leaked(before: Counter[str], reaper: int) -> list[str]:
+def leaked(before: Counter[str], reaper: int, images: str = "/") -> list[str]:
     """Return what is there now and was not before, after some patience; and mounts that went."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        now = snapshot(reaper)
+        now = snapshot(reaper, images)
         lost = [f"gone: {line}" for line in (before - now) if line.startswith("mount ")]
         left = sorted([*(now - before).elements(), *lost])
         if not left or time.monotonic() > deadline:
@@ -79,6 +82,24 @@ def _mounts() -> list[str]:
         propagation = ",".join(word.partition(":")[0] for word in optional) or "private"
         found.append(f"mount {kind} {source}{root} on {target} {propagation}")
     return found
+
+
+def _loops(images: str) -> list[str]:
+    """Return the loop devices that are attached to images, and our devices of device mapper."""
+    backing = Path("/sys/block").glob("loop*/loop/backing_file")
+    found = [f"loop {path.parts[3]} {_text(path)}" for path in backing]
+    mapped = (f"dm {_text(path)}" for path in Path("/sys/block").glob("dm-*/dm/name"))
+    return [
+        *(line for line in found if f" {images}" in line),
+        *(line for line in mapped if "pymachine-" in line),
+    ]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:  # detached meanwhile
+        return ""
 
 
 def _cgroups(ours: set[int]) -> list[str]:

@@ -79,6 +79,7 @@ def main() -> int:
     from machinectl_py.plan.mount_facts import probe_mounts
     from machinectl_py.runtime import foreground as in_foreground
     from machinectl_py.runtime import launcher
+    from machinectl_py.runtime.root_view import view_root
 
     file = Path(sys.argv[1])
     spec = MachineSpec.from_data(decode(file.read_text()))
@@ -86,15 +87,17 @@ def main() -> int:
     how = sys.argv[2:]
     foreground = not {"background", "sleeping"} & set(how)
     manager = manager_kind(spec.cgroup.manager, "keep-unit" in how)
-    facts = probe_facts(
-        spec.root,
-        manager=manager,
-        register=spec.cgroup.register and has_machined(),
-        foreground=foreground,
-        bind_users=spec.bind_users.names,
-        users=spec.users,
-        mounts=probe_mounts(spec),
-    )
+    with view_root(spec.root, spec.rootfs, ids=spec.users.mode != "no") as view:
+        facts = probe_facts(
+            spec.root,
+            manager=manager,
+            register=spec.cgroup.register and has_machined(),
+            foreground=foreground,
+            bind_users=spec.bind_users.names,
+            users=spec.users,
+            mounts=probe_mounts(spec, view.tree),
+            image=view.image,
+        )
     try:
         if "nspawn" in how:
             ending = in_foreground.follow_foreground(

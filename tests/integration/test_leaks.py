@@ -15,11 +15,11 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture
-def left(reaper, monkeypatch):
+def left(reaper, monkeypatch, tmp_path):
     """Return a function that says what came since the test began."""
     monkeypatch.setattr(leaks, "PATIENCE", 0.1)
-    before = leaks.snapshot(reaper)
-    return lambda: leaks.leaked(before, reaper)
+    before = leaks.snapshot(reaper, str(tmp_path))
+    return lambda: leaks.leaked(before, reaper, str(tmp_path))
 
 
 def test_nothing_is_nothing(left):
@@ -40,6 +40,16 @@ def test_a_changed_propagation_is_seen(left, tmp_path):
     subprocess.run(["mount", "--make-private", tmp_path], check=True)
     assert left() != before
     subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/loop-control"), reason="no loop devices here")
+def test_a_loop_device_is_seen(left, tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    attach = ["losetup", "--find", "--show", image]
+    device = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()
+    assert left() == [f"loop {device.rpartition('/')[2]} {image}"]
+    subprocess.run(["losetup", "--detach", device], check=True)
 
 
 def test_an_orphan_is_seen(left):

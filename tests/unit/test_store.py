@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from machinectl_py.errors import ConfigError, ConflictError, NotFoundError, UnsupportedError
+from machinectl_py.errors import ConfigError, ConflictError, NotFoundError
 from machinectl_py.images import store
 
 
@@ -86,10 +86,9 @@ def test_missing_image_says_how_to_get_one(places):
     assert "--pull" in error.value.hint
 
 
-def test_disk_image_is_named_as_what_it_is(places):
+def test_disk_image_is_found_by_its_name(places):
     (places[0] / "disk.raw").write_bytes(b"")
-    with pytest.raises(UnsupportedError, match="disk image"):
-        store.find_root("disk")
+    assert store.find_root("disk") == str(places[0] / "disk.raw")
 
 
 def test_hidden_directories_and_files_are_no_images(places):

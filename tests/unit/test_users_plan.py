@@ -72,7 +72,7 @@ def test_all_that_makes_a_namespace_stands_around_the_birth():
     clone = steps[birth]
     assert isinstance(clone, ClonePayload)
     assert clone.flags & const.CLONE_NEWUSER
-    assert "root-tree" in clone.handed
+    assert "mount:root" in clone.handed
 
 
 @pytest.mark.parametrize(

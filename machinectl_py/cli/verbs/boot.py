@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.runtime.launcher import Started
 
-USAGE = "boot NAME|-D DIR [OPTION…] [ARGUMENT OF THE INIT…]"
+USAGE = "boot NAME|-D DIR|-i PATH [OPTION…] [ARGUMENT OF THE INIT…]"
 SUMMARY = "Boot a machine in the background"
 DETAILS = """\
 It returns once the machine's init reports that it is ready. Whatever fails before, nothing is left
@@ -50,8 +50,8 @@ def run(arguments: Arguments) -> int:
         raise ConflictError(
             f"Machine '{name}' is running already", f"'pymachine status {name}' shows it."
         )
-    init = find_init(target)
     values = read_values(arguments, target)
+    init = find_init(target, values)
     spec, facts = make_machine(
         target,
         values,
@@ -83,7 +83,7 @@ def run(arguments: Arguments) -> int:
 
 
 def _pull_missing(arguments: Arguments) -> None:
-    if not arguments.words or arguments.given("directory"):
+    if not arguments.words or arguments.given("directory") or arguments.given("image"):
         raise UsageError("--pull needs the name of an image")
     name = arguments.words[0]
     store.check_name(name)

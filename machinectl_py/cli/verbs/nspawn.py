@@ -165,7 +165,7 @@ def _payload(values: Values, target: Target) -> tuple[PayloadKind, tuple[str, ..
     if booted:
         if check and not image:
             store.check_tree(target.root)
-        return "boot", (find_init(target), *argv)
+        return "boot", (find_init(target, values), *argv)
     if not image and not os.path.isdir(f"{target.root}/usr"):
         raise NotFoundError(f"{target.root} is not the root of an operating system: it has no /usr")
     return ("as-pid2" if as_pid2 else "command"), tuple(argv)

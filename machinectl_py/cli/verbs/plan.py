@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
 
-USAGE = "plan NAME|-D DIR [OPTION…]"
+USAGE = "plan NAME|-D DIR|-i PATH [OPTION…]"
 SUMMARY = "Show the steps that 'boot' would take"
 DETAILS = """\
 In their order, grouped by the process that takes them, each with the manual page of the kernel call
@@ -43,7 +43,7 @@ def run(arguments: Arguments) -> int:
         target,
         values,
         kind="boot",
-        argv=(find_init(target), *words),
+        argv=(find_init(target, values), *words),
         console="background",
         foreground=False,
     )

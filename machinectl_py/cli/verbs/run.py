@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.config.spec import ConsoleMode
 
-USAGE = "run NAME|-D DIR [OPTION…] [--] COMMAND [ARGUMENT…]"
+USAGE = "run NAME|-D DIR|-i PATH [OPTION…] [--] COMMAND [ARGUMENT…]"
 SUMMARY = "Run a command in a machine of its own"
 DETAILS = """\
 The machine is made as by 'boot', with the command as its PID 1 in the place of an init. The exit

@@ -191,9 +191,8 @@ class ClonePayload(Step):
             context.hooks.become_init()
         context.give("leader", pid)
         context.give("leader-pidfd", pidfd)
-        for slot in ("payload-cgroup", *self.handed):
-            if (fd := context.number(slot)) >= 0:
-                os.close(fd)
+        os.close(context.number("payload-cgroup"))
+        context.let_go(self.handed)
         if self.own_time:
             ours = os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC)
             namespaces.setns(ours, CLONE_NEWTIME)

@@ -25,8 +25,11 @@ class _GetCgroup(Step):
     manager: str
     request: CgroupRequest
 
-    def _start(self, context: Context, pids: tuple[int, ...]) -> None:
-        place = context.hooks.manager(self.manager).start(self.request.replace(pids=pids))
+    def _start(
+        self, context: Context, pids: tuple[int, ...], more: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        request = self.request.replace(pids=pids, properties=(*self.request.properties, *more))
+        place = context.hooks.manager(self.manager).start(request)
         context.give("unit", place.unit)
         context.give("cgroup", place.cgroup)
 
@@ -67,6 +70,12 @@ class StartScope(_GetCgroup):
     because = "systemd must own the cgroup before anything of the machine lives in it"
     takes = ("lock", "supervisor")
 
+    devices: tuple[str, ...] = ()  # slots with the numbers of block devices that it may use
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the slots of the devices too."""
+        return (*self.takes, *self.devices)
+
     def describe(self) -> str:
         """Return the act."""
         return f"start the transient scope of {self.request.name} in {self.request.slice}"
@@ -77,7 +86,9 @@ class StartScope(_GetCgroup):
 
     def apply(self, context: Context) -> None:
         """Start it with the supervisor inside."""
-        self._start(context, (context.number("supervisor"),))
+        numbers = [number for slot in self.devices for number in context.text(slot).split(",")]
+        allowed = tuple(("DeviceAllow", f"/dev/block/{number} rw") for number in numbers)
+        self._start(context, (context.number("supervisor"),), allowed)
 
 
 class DivideCgroup(Step):

@@ -70,6 +70,7 @@ class OverlayRoot(Step):
 
     root: str
     scratch: str  # a directory of the host that is not needed while this is made
+    nodev: bool = False  # as the file systems of an image: an overlay does not inherit it
 
     def describe(self) -> str:
         """Return the act."""
@@ -93,7 +94,8 @@ class OverlayRoot(Step):
             ("upperdir", f"{upper}/upper"),
             ("workdir", f"{upper}/work"),
         )
-        tree = make_filesystem("overlay", options)
+        attributes = const.MOUNT_ATTR_NODEV if self.nodev else 0
+        tree = make_filesystem("overlay", options, attributes)
         kernel_mount.move_mount(tree, below)
         kernel_mount.umount2(self.scratch, const.MNT_DETACH)
         for fd in (below, scratch, memory, tree):

@@ -53,7 +53,10 @@ class CloneBind(Step):
     temporary: bool = False  # a directory of the machine's own
     idmap: BindIdmap = "noidmap"
     count: int = 0  # ids of the machine, with `idmap`
-    root: str = ""  # of the target, with `idmap`
+    root: str = (
+        ""  # where the target is looked up, with `idmap`: a directory, or the slot of a mount
+    )
+    inside: str = ""  # the target below that
 
     def label(self) -> str:
         """Return the step's own name."""
@@ -64,6 +67,10 @@ class CloneBind(Step):
         alone = "" if self.recursive else ", it alone"
         mapped = "" if self.idmap == "noidmap" else f", {self.idmap}"
         return f"open_tree {self.source}{alone}{mapped}"
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the slot of the mount with the target."""
+        return () if self.root.startswith("/") or not self.root else (self.root,)
 
     def given_slots(self) -> tuple[str, ...]:
         """Return the slot, named by the target."""
@@ -77,7 +84,9 @@ class CloneBind(Step):
             os.chown(self.source, base, base)
         tree = kernel_mount.open_slave_tree(self.source, recursive=self.recursive)
         context.give(slot_of(self.target), tree)
-        maps = bind_maps(self.idmap, base, self.count, _owner(tree), self._target_owner(base))
+        maps = bind_maps(
+            self.idmap, base, self.count, _owner(tree), self._target_owner(context, base)
+        )
         if maps:
             self._map(tree, maps)
 
@@ -89,12 +98,15 @@ class CloneBind(Step):
                 raise
             raise OSError(errno.EINVAL, "its file system cannot map ids", self.source) from error
 
-    def _target_owner(self, base: int) -> tuple[int, int]:
+    def _target_owner(self, context: Context, base: int) -> tuple[int, int]:
         """Return who owns the target, by ids of the machine; root, if it is not there yet."""
         if self.idmap != "owneridmap":
             return 0, 0
+        root = self.root
+        if self.needed_slots():
+            root = f"/proc/self/fd/{context.number(self.root)}"
         try:
-            place = open_in_root(self.root, self.target, os.O_PATH)
+            place = open_in_root(root, self.inside, os.O_PATH)
         except FileNotFoundError:
             return 0, 0
         uid, gid = _owner(place)

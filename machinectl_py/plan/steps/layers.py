@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from machinectl_py.kernel import const
 from machinectl_py.kernel.overlay import mount_layers
 from machinectl_py.plan.step import Step
+from machinectl_py.plan.steps.root import ROOT_TREE
 from machinectl_py.plan.steps.users import delegated
 from machinectl_py.plan.users import root_maps
 
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from machinectl_py.plan.users import RootOwnership
 
 
+LOWEST = "mount:lowest"  # slot of the detached mount of a disk image that layers lie on
+
+
 class MountLayers(Step):
     """Make the root of layers, as a detached mount."""
 
@@ -20,14 +25,15 @@ class MountLayers(Step):
     place = "supervisor"
     man = "mount(2)"
     because = "by root of the host: PID 1 may neither reach the layers nor map their ids"
-    gives = ("root-tree",)
+    gives = (ROOT_TREE,)
 
-    root: str  # the lowest
+    root: str  # the lowest; a directory, or a disk image
     layers: tuple[str, ...]  # directories over it, the topmost first
     layer: str  # the directory with upper/ and work/, which takes what the machine writes
     users: bool = False  # in a user namespace
     count: int = 0  # of its ids
     ownership: RootOwnership = "as-is"
+    slot: str = ""  # of a disk image: that of the mount of its root
 
     def describe(self) -> str:
         """Return the act."""
@@ -44,7 +50,8 @@ class MountLayers(Step):
 
     def needed_slots(self) -> tuple[str, ...]:
         """Return the slots that this very step takes."""
-        return ("id-base", "id-delegated") if self.users else ()
+        slots = ("id-base", "id-delegated") if self.users else ()
+        return (*slots, *((self.slot,) if self.slot else ()))
 
     def apply(self, context: Context) -> None:
         """Mount it, through layers whose ids are mapped."""
@@ -52,6 +59,12 @@ class MountLayers(Step):
         maps = None
         if self.users:
             maps = root_maps(self.ownership, base, self.count, delegated(context))
-        lower = (*self.layers, self.root)
-        tree = mount_layers(lower, self.layer, maps=maps, owner=base if maps else 0)
-        context.give("root-tree", tree)
+        lowest = context.number(self.slot) if self.slot else self.root
+        tree = mount_layers(
+            (*self.layers, lowest),
+            self.layer,
+            maps=maps,
+            owner=base if maps else 0,
+            attributes=const.MOUNT_ATTR_NODEV if self.slot else 0,  # as of an image's mounts
+        )
+        context.give(ROOT_TREE, tree)

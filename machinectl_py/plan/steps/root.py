@@ -13,6 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
 
+# Everybody can reach it on every host, so PID 1, nobody there, can mount the root on it.
+ANCHOR = "/sys"
+ROOT_TREE = "mount:root"  # slot of a detached mount that shall be the root
 
 _SEALED = const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC
 
@@ -108,6 +111,27 @@ class BindRoot(Step):
         """Bind it with what is mounted below."""
         kernel_mount.mount(self.root, self.root, flags=const.MS_BIND | const.MS_REC)
         kernel_mount.mount("", self.root, flags=const.MS_PRIVATE | const.MS_REC)
+
+
+class AttachRoot(Step):
+    """Mount the root where it can be pivoted to."""
+
+    name = "attach-root"
+    man = "move_mount(2)"
+    because = "pivot_root wants a mount point, in this mount namespace"
+    takes = (ROOT_TREE,)
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"mount the root on {ANCHOR}"
+
+    def apply(self, context: Context) -> None:
+        """Attach it."""
+        place = os.open(ANCHOR, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        tree = context.number(ROOT_TREE)
+        kernel_mount.move_mount(tree, place)
+        for fd in (place, tree):
+            os.close(fd)
 
 
 class PivotRoot(Step):

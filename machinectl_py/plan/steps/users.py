@@ -16,6 +16,7 @@ from machinectl_py.plan.bind_users import (
     uid_holes,
 )
 from machinectl_py.plan.step import Step
+from machinectl_py.plan.steps.root import ROOT_TREE
 from machinectl_py.plan.users import delegated_rows, root_maps
 
 TYPE_CHECKING = False
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
     from machinectl_py.plan.users import RootOwnership
 
-# Everybody can reach it on every host, so PID 1, nobody there, can mount the root on it.
-ANCHOR = "/sys"
 _HELPER_PID = 300  # of a process that is gone before the payload: 2 is the stub init's command
 
 
@@ -124,7 +123,7 @@ class CloneRoot(Step):
     man = "mount_setattr(2) MOUNT_ATTR_IDMAP"
     because = "by root of the host: PID 1 may neither reach the root nor map its ids"
     takes = ("id-base", "id-delegated")
-    gives = ("root-tree",)
+    gives = (ROOT_TREE,)
 
     root: str
     count: int
@@ -148,7 +147,7 @@ class CloneRoot(Step):
         maps = root_maps(self.ownership, base, self.count, delegated(context))
         if maps:
             idmap.map_tree(tree, maps)
-        context.give("root-tree", tree)
+        context.give(ROOT_TREE, tree)
 
 
 class WriteIdMaps(Step):
@@ -253,23 +252,6 @@ class BecomeRoot(Step):
         process.set_parent_death_signal(const.SIGKILL)
         idmap.become_root()
         process.set_parent_death_signal(const.SIGKILL)
-
-
-class AttachRoot(Step):
-    """Mount the root where it can be pivoted to."""
-
-    name = "attach-root"
-    man = "move_mount(2)"
-    because = "pivot_root wants a mount point, in this mount namespace"
-    takes = ("root-tree",)
-
-    def describe(self) -> str:
-        """Return the act."""
-        return f"mount the cloned root on {ANCHOR}"
-
-    def apply(self, context: Context) -> None:
-        """Attach it."""
-        attach(context, "root-tree", ANCHOR)
 
 
 class AttachProc(Step):
