@@ -57,7 +57,7 @@ def _make_beside(machine: Machine, path: str) -> str:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         root = root_of(machine.driver, machine.base, machine.own)
-        if os.path.isfile(root):
+        if machine.driver == "reflink":
             made, path = f"{aside}/disk.raw", f"{path}.raw"
             _copy_file(root, made)
         else:

@@ -84,7 +84,7 @@ def _mount(image: int, partition: Partition, sector_size: int, *, writable: bool
             offset=partition.offset,
             size=partition.size,
             read_only=not writable,
-            block_size=sector_size if sector_size != 512 else 0,
+            block_size=sector_size,
         )
     except FileNotFoundError as error:
         raise UnsupportedError(
