@@ -7,7 +7,17 @@ import os
 from machinectl_py.errors import ConflictError, UnsupportedError
 from machinectl_py.images import store, sweep
 from machinectl_py.images.held import ImageLock, Stopped
-from machinectl_py.images.records import StoreLock, find_machine, sync_directory, users_of
+from machinectl_py.images.records import (
+    StoreLock,
+    all_machines,
+    find_machine,
+    refuse_existing,
+    rename_record,
+    sync_directory,
+    users_of,
+    write_machine,
+)
+from machinectl_py.images.settings_files import remove_settings, rename_settings
 from machinectl_py.kernel.inode_flags import set_immutable
 from machinectl_py.kernel.statfs import is_subvolume
 
@@ -51,7 +61,86 @@ def remove_image(name: str) -> None:
             unmark(path)
             os.rename(path, aside)
         sync_directory(os.path.dirname(path))
+        if find_machine(name) is None:
+            remove_settings(name, path)
     sweep.remove_any(aside)
+
+
+def rename(name: str, new: str) -> None:
+    """Give a machine or, if there is none of the name, an image another name.
+
+    Raises:
+        ConfigError: a name is not valid.
+        NotFoundError: there is neither.
+        ConflictError: it runs or is in use, or there is one of the other name.
+        UnsupportedError: the image is the vendor's.
+        OSError: with the paths.
+    """
+    store.check_name(name)
+    store.check_name(new)
+    with Stopped(name, new):
+        refuse_existing(new)
+        machine = find_machine(name)
+        if machine is None:
+            _rename_image(name, new)
+            return
+        with StoreLock():
+            rename_record(name, new)
+            for other in all_machines():
+                if other.image == name and other.base == machine.base and other.origin:
+                    write_machine(other.replace(image=new))
+        if not store.image_exists(name):
+            rename_settings(name, new, machine.base)
+
+
+def _rename_image(name: str, new: str) -> None:
+    path = store.find_root(name)
+    refuse_vendors(path)
+    directory, _, entry = path.rpartition("/")
+    target = f"{directory}/{new}{'.raw' if entry.endswith('.raw') else ''}"
+    with ImageLock(path):
+        with StoreLock():
+            refuse_used(path, "renamed")
+            marked = store.is_read_only(path)
+            unmark(path)  # what is immutable cannot be renamed
+            os.rename(path, target)
+            if marked:
+                mark(target)
+        sync_directory(directory)
+        rename_settings(name, new, path)
+
+
+def set_read_only(name: str, on: bool) -> None:
+    """Mark a machine or, if there is none of the name, an image read-only, or let it change.
+
+    A machine that is read-only is started with a root that nothing is written to.
+
+    Raises:
+        NotFoundError: there is neither.
+        ConflictError: the image is in use, or machines stand on it.
+        UnsupportedError: the image is the vendor's, or its file system has no such mark.
+        OSError: with the path.
+    """
+    store.check_name(name)
+    with Stopped(name), StoreLock():
+        machine = find_machine(name)
+        if machine is not None:
+            write_machine(machine.replace(read_only=on))
+            return
+        path = store.find_root(name)
+        refuse_vendors(path)
+        if on:
+            mark(path)
+            if not store.is_read_only(path):
+                raise UnsupportedError(
+                    f"The file system of {path} has no mark for what is read-only"
+                )
+            for user in users_of(path):  # it stays so when they are gone
+                write_machine(user.replace(marked=False))
+            return
+        refuse_used(path, "written to")
+        with ImageLock(path):
+            unmark(path)
 
 
 def refuse_vendors(path: str) -> None:

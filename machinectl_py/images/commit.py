@@ -12,8 +12,8 @@ from machinectl_py.images.copying import copy_tree
 from machinectl_py.images.drivers import root_of
 from machinectl_py.images.held import Stopped
 from machinectl_py.images.machine_view import open_machine
-from machinectl_py.images.machines import refuse_existing, require_machine
-from machinectl_py.images.records import StoreLock, sync_directory
+from machinectl_py.images.machines import require_machine
+from machinectl_py.images.records import StoreLock, refuse_existing, sync_directory
 from machinectl_py.kernel import btrfs
 from machinectl_py.kernel.libc import check, libc
 from machinectl_py.kernel.reflink import NOT_SHARED, clone_file

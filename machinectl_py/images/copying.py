@@ -35,9 +35,10 @@ class Copy:
         if os.path.lexists(self._path):
             sweep.remove_any(self._path)
 
-    def make(self, name: str) -> None:
-        """Make an empty directory in it."""
+    def make(self, name: str) -> str:
+        """Make an empty directory in it; return its path."""
         os.mkdir(f"{self._path}/{name}", 0o755)
+        return f"{self._path}/{name}"
 
     def take(self, source: str, name: str) -> None:
         """Copy a directory into it, with all that it is made of.
@@ -55,6 +56,15 @@ class Copy:
         return self.identifier
 
 
+def link_tree(source: str, target: str) -> None:
+    """Make the directories of another anew, with links to all that is in them.
+
+    Raises:
+        PymachineError: something cannot be linked; tells what.
+    """
+    _copy(("--archive", "--link", "--one-file-system"), source, target)
+
+
 def copy_tree(source: str, target: str, *, keep: tuple[int, ...] = ()) -> None:
     """Copy what is in a directory into another, with owners, times, links and attributes.
 
@@ -68,9 +78,13 @@ def copy_tree(source: str, target: str, *, keep: tuple[int, ...] = ()) -> None:
     Raises:
         PymachineError: something cannot be copied; tells what.
     """
+    _copy(("--archive", "--reflink=auto", "--one-file-system"), source, target, keep)
+
+
+def _copy(options: tuple[str, ...], source: str, target: str, keep: tuple[int, ...] = ()) -> None:
     import subprocess
 
-    words = ("cp", "--archive", "--reflink=auto", "--one-file-system", "--", f"{source}/.", target)
+    words = ("cp", *options, "--", f"{source}/.", target)
     done = subprocess.run(
         words, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=keep
     )

@@ -129,3 +129,15 @@ def birth_time(path: str) -> int:
     from machinectl_py.kernel.statx import birth_time_ns
 
     return birth_time_ns(path) // 1000
+
+
+def pool_properties() -> dict[str, str | int | tuple[str, ...]]:
+    """Return the properties of the place where images are kept."""
+    status = os.statvfs(store.MACHINES_DIR)
+    return {
+        "PoolPath": store.MACHINES_DIR,
+        "PoolUsage": (status.f_blocks - status.f_bfree) * status.f_frsize,
+        "PoolLimit": status.f_blocks * status.f_frsize,
+        "Images": tuple(name for name, _ in store.image_paths()),
+        "Machines": tuple(machine.name for machine in all_machines()),
+    }

@@ -42,20 +42,21 @@ def open_machine(machine: Machine) -> MachineView:
     return _open(machine, (machine.own, *machine.layers))
 
 
-def open_layers(machine: Machine, layers: tuple[str, ...]) -> MachineView:
-    """Return a view of a machine's snapshot or origin."""
-    return _open(machine, layers)
+def open_layers(machine: Machine, layers: tuple[str, ...], *, above: str = "") -> MachineView:
+    """Return a view of a machine's snapshot or origin; of an overlay, with a directory above."""
+    return _open(machine, layers, above)
 
 
-def _open(machine: Machine, layers: tuple[str, ...]) -> MachineView:
+def _open(machine: Machine, layers: tuple[str, ...], above: str = "") -> MachineView:
     if machine.driver != "overlay":
         root = root_of(machine.driver, machine.base, layers[0] if layers else "")
         return MachineView(root) if os.path.isdir(root) else _by(open_disk(root))
     lowest = _lowest(machine.base)
-    if not layers:
+    uppers = (*((above,) if above else ()), *map(upper_of, layers))
+    if not uppers:
         return MachineView(lowest) if isinstance(lowest, str) else _by(lowest)
     try:
-        return _by(mount_view((*map(upper_of, layers), lowest)))
+        return _by(mount_view((*uppers, lowest)))
     finally:
         _let_go(lowest)
 
@@ -88,6 +89,11 @@ def open_disk(path: str, *, writable: bool = False) -> int:
         return open_view(fd, dissect(fd), writable=writable).tree
     finally:
         os.close(fd)
+
+
+def open_directory(path: str) -> MachineView:
+    """Return a view of an image, a directory or a disk."""
+    return MachineView(path) if os.path.isdir(path) else _by(open_disk(path))
 
 
 def mount_view(lower: tuple[str | int, ...]) -> int:

@@ -7,15 +7,18 @@ import time
 
 from machinectl_py.errors import ConflictError, NotFoundError, PymachineError
 from machinectl_py.images import drivers, store, sweep
+from machinectl_py.images.care import mark, unmark
 from machinectl_py.images.held import ImageLock, Stopped
 from machinectl_py.images.records import (
     Machine,
     StoreLock,
     find_machine,
+    refuse_existing,
     remove_record,
     users_of,
     write_machine,
 )
+from machinectl_py.images.settings_files import copy_settings, remove_settings
 from machinectl_py.kernel.overlay import MAX_LOWER
 
 TYPE_CHECKING = False
@@ -94,6 +97,8 @@ def _make(source: str, name: str, *, ephemeral: bool, twin: bool) -> Machine:
             made = _of_machine(machine, tag, name, twin=twin).replace(ephemeral=ephemeral)
             made = made.replace(machine_id=give_identity(made, new_identity()))
             write_machine(made)
+            if not ephemeral:
+                copy_settings(source, name, made.base)
             return made
 
 
@@ -108,23 +113,22 @@ def _of_image(source: str, name: str, ephemeral: bool) -> Machine:
             base=base,
             own=own,
             created=now(),
-            marked=_mark(base),
+            marked=_is_to_be_marked(base),
             ephemeral=ephemeral,
         )
         if name != source:  # else it is the one that was used in place until now
             made = made.replace(machine_id=give_identity(made, new_identity()))
         write_machine(made)
+        if made.marked:  # after it: a mark that no record tells of would stay
+            mark(base)
+        if not ephemeral:  # which goes by those of its image
+            copy_settings(source, name, base)
         return made
 
 
-def _mark(base: str) -> bool:
-    """Mark an image that others stand on; say whether it was us, and who it was not marked by."""
-    from machinectl_py.images.care import mark
-
-    if store.is_read_only(base):
-        return any(machine.marked for machine in users_of(base))
-    mark(base)
-    return True
+def _is_to_be_marked(base: str) -> bool:
+    """Say whether an image is marked read-only for the sake of its machines alone."""
+    return not store.is_read_only(base) or any(machine.marked for machine in users_of(base))
 
 
 def _of_machine(machine: Machine, tag: str, name: str, *, twin: bool) -> Machine:
@@ -197,31 +201,6 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-def refuse_existing(name: str, *, but: str = "") -> None:
-    """Refuse a name that a machine or an image has already.
-
-    Args:
-        name: the name.
-        but: an image may have it if it is this: the machine that is made of it.
-
-    Raises:
-        ConflictError: one has.
-    """
-    if find_machine(name) is not None:
-        raise ConflictError(
-            f"Machine '{name}' exists already", f"'pymachine boot {name}' starts it."
-        )
-    if name == but:
-        return
-    try:
-        path = store.find_root(name)
-    except NotFoundError:
-        return
-    raise ConflictError(
-        f"There is an image of the name '{name}' already: {path}", "Choose another name."
-    )
-
-
 def require_machine(name: str) -> Machine:
     """Return the record of a machine.
 
@@ -261,11 +240,11 @@ def remove_machine(name: str) -> None:
     with Stopped(name):
         machine = require_machine(name)
         with Change():
-            remove_record(name)
-            if machine.marked and not users_of(machine.base):
-                from machinectl_py.images.care import unmark
-
+            if machine.marked and users_of(machine.base) == (machine,):
                 unmark(machine.base)
+            remove_record(name)
+        if not store.image_exists(name):
+            remove_settings(name, machine.base)
 
 
 def machine_for(image: str, name: str, *, make: bool = True) -> Machine | None:

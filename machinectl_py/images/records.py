@@ -10,7 +10,8 @@ import fcntl
 import os
 
 from machinectl_py.codec import decode, encode
-from machinectl_py.errors import DeniedError, NotFoundError, PymachineError
+from machinectl_py.errors import ConflictError, DeniedError, NotFoundError, PymachineError
+from machinectl_py.images import store
 from machinectl_py.layout import (
     LAYERS_DIR,
     RECORDS_DIR,
@@ -60,6 +61,7 @@ class Machine(Record):
     machine_id: str = ""  # "" where the image has none to be told apart by
     marked: bool = False  # the image was marked read-only for it and its like
     read_only: bool = False
+    limit: int = 0  # bytes that it may take on the disk; 0: as many as there are
     ephemeral: bool = False  # goes when it stops running
     name: str = ""  # of the file; not written
     version: int = VERSION
@@ -160,6 +162,31 @@ def all_machines() -> tuple[Machine, ...]:
 def users_of(base: str) -> tuple[Machine, ...]:
     """Return the machines that stand on an image, by name."""
     return tuple(machine for machine in all_machines() if machine.base == base)
+
+
+def refuse_existing(name: str, *, but: str = "") -> None:
+    """Refuse a name that a machine or an image has already.
+
+    Args:
+        name: the name.
+        but: an image may have it if it is this: the machine that is made of it.
+
+    Raises:
+        ConflictError: one has.
+    """
+    if find_machine(name) is not None:
+        raise ConflictError(
+            f"Machine '{name}' exists already", f"'pymachine boot {name}' starts it."
+        )
+    if name == but:
+        return
+    try:
+        path = store.find_root(name)
+    except NotFoundError:
+        return
+    raise ConflictError(
+        f"There is an image of the name '{name}' already: {path}", "Choose another name."
+    )
 
 
 def write_machine(machine: Machine) -> None:

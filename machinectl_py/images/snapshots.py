@@ -135,8 +135,17 @@ def _add(
     """Commit a machine with one snapshot more; the store's lock is held."""
     refuse_tag(machine, tag)
     made = Snapshot(tag=tag, created=now(), layers=layers, automatic=automatic, running=running)
-    write_machine(machine.replace(snapshots=(*machine.snapshots, made)))
+    changed = machine.replace(snapshots=(*machine.snapshots, made))
+    _hold_limit(changed)
+    write_machine(changed)
     return made
+
+
+def _hold_limit(machine: Machine) -> None:
+    if machine.limit:
+        from machinectl_py.images.limits import apply_limit
+
+        apply_limit(machine)
 
 
 def roll_back(name: str, tag: str, *, keep: str = "") -> None:
@@ -185,6 +194,7 @@ def _put_back(machine: Machine, layers: tuple[str, ...], keep: str, *, identity:
         )
         if identity:
             give_identity(changed, identity)
+        _hold_limit(changed)
         write_machine(changed)
 
 

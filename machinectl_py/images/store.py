@@ -128,6 +128,15 @@ def find_root(name: str) -> str:
     )
 
 
+def image_exists(name: str) -> bool:
+    """Say whether there is an image of this name."""
+    try:
+        find_root(name)
+    except NotFoundError:
+        return False
+    return True
+
+
 def is_read_only(path: str) -> bool:
     """Say whether an image may not be changed: by its mark, its mode or its file system."""
     from machinectl_py.kernel import btrfs

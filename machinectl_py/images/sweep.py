@@ -40,12 +40,12 @@ def remove_aside() -> int:
     entries = os.listdir(REMOVED_DIR)
     for entry in entries:
         path = f"{REMOVED_DIR}/{entry}"
-        if not _is_being_made(path):
+        if not is_being_made(path):
             remove_any(path)
     return len(entries)
 
 
-def _is_being_made(path: str) -> bool:
+def is_being_made(path: str) -> bool:
     """Say whether a process fills this directory: it holds its lock."""
     import fcntl
 

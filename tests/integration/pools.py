@@ -30,8 +30,16 @@ class NoLoops(Exception):
 
 
 @contextmanager
-def pool(kind: str, megabytes: int = 1500) -> Iterator[Path]:
+def pool(
+    kind: str, megabytes: int = 1500, make: tuple[str, ...] = (), mount: str = ""
+) -> Iterator[Path]:
     """Cover the places of images and machines with one new file system; give where it is.
+
+    Args:
+        kind: one of KINDS.
+        megabytes: its size.
+        make: options of mkfs.
+        mount: options of mount(8).
 
     Raises:
         NoLoops: it would be on a loop device, and there are none.
@@ -44,9 +52,9 @@ def pool(kind: str, megabytes: int = 1500) -> Iterator[Path]:
         else:
             with image.open("wb") as file:
                 file.truncate(megabytes << 20)
-            _do(*_MAKE[kind], image)
+            _do(*_MAKE[kind], *make, image)
             try:
-                _do("mount", "-o", "loop", image, top)
+                _do("mount", "-o", f"loop,{mount}", image, top)
             except subprocess.CalledProcessError as error:
                 raise NoLoops(error.stderr.decode()) from error
         try:
