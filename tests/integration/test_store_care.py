@@ -118,8 +118,9 @@ def test_layers_that_no_snapshot_needs_become_one(do, sh, kind, pymachine):
     for number, script in enumerate(changes):
         sh("web", script)
         do("snapshot", "web", str(number))
-    find = "cd /; find opt usr/share/doc srv own etc | sort"
-    look = f"{find} | xargs stat -c '%n %a %u %s %F' | md5sum"
+    of_all, of_files = "%p %y %m %U", "%p %y %m %U %s %l"
+    tell = f"-type d -printf '{of_all}\\n' -o -printf '{of_files}\\n'"
+    look = f"cd /; find opt usr/share/doc srv own etc {tell} | sort"
     before = sh("web", look)
     for number in (0, 1):
         do("remove", f"web@{number}")
