@@ -22,11 +22,12 @@ from machinectl_py.images.machines import create, machine_for
 from machinectl_py.images.records import Machine, find_machine
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+from machinectl_py.layout import SERVICE
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
+from machinectl_py.plan.network_facts import probe_network
 from machinectl_py.plan.root_facts import default_users, image_users, why_unmappable
-from machinectl_py.plan.unsupported import check_supported
 from machinectl_py.record import Record
 from machinectl_py.runtime.root_view import view_root
 
@@ -301,7 +302,7 @@ def make_machine(
     argv: tuple[str, ...],
     console: ConsoleMode,
     foreground: bool,
-    own_users: bool = True,
+    service: str = SERVICE,
 ) -> tuple[MachineSpec, HostFacts]:
     """Return spec and facts of the machine that the settings describe.
 
@@ -312,7 +313,8 @@ def make_machine(
         argv: the payload.
         console: its console.
         foreground: whether the machine ends with this process.
-        own_users: it gets a user namespace where nobody says anything of it, and where it can.
+        service: the manager that it is told to have. Ours gives it, where nobody says anything of
+            it and it can be, a user namespace; systemd-nspawn does not.
 
     Raises:
         DeniedError: the caller is not root.
@@ -328,7 +330,7 @@ def make_machine(
             argv=argv,
             console=console,
             foreground=foreground,
-            own_users=own_users,
+            service=service,
         )
     except PymachineError:
         if target.machine is not None and target.machine.ephemeral:
@@ -346,15 +348,16 @@ def _make_machine(
     argv: tuple[str, ...],
     console: ConsoleMode,
     foreground: bool,
-    own_users: bool,
+    service: str,
 ) -> tuple[MachineSpec, HostFacts]:
-    ids = has_user_namespace(values, default=own_users)
+    ids = has_user_namespace(values, default=service == SERVICE)
     with view_root(target.root, root_spec(values), ids=ids) as view:
         if view.image is not None:
             _check_image(view, kind)
         if view.notice:
             warn(view.notice)
         frame = Frame(
+            service=service,
             name=target.name,
             root=target.root,
             kind=kind,
@@ -365,9 +368,8 @@ def _make_machine(
             environment=dict(os.environ),
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
         )
-        users = _default_users(view, values.get("layer", "")) if own_users else None
+        users = _default_users(view, values.get("layer", "")) if service == SERVICE else None
         spec = make_spec(values, frame, users)
-        check_supported(spec)
         manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
         # machined takes only machines that live in a unit of systemd.
         register = spec.cgroup.register and manager != "embedded" and has_machined()
@@ -380,5 +382,6 @@ def _make_machine(
             users=spec.users,
             mounts=probe_mounts(spec, view.tree),
             image=view.image,
+            network=probe_network(spec.network),
         )
     return spec, facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machinectl_py.config.network_values import from_port, ports_overlap
 from machinectl_py.config.spec import (
     BindUserSpec,
     CgroupSpec,
@@ -69,6 +70,7 @@ class Frame:
         new_id: str,
         environment: dict[str, str],
         capability_numbers: dict[str, int],
+        service: str,
     ) -> None:
         """Hold them.
 
@@ -82,10 +84,12 @@ class Frame:
             new_id: the one that it gets else, if no setting gives it one.
             environment: the caller's.
             capability_numbers: "CAP_CHOWN" → 0, of this kernel.
+            service: the manager, as the machine is told.
         """
         self.name, self.root, self.kind, self.argv = name, root, kind, argv
         self.console, self.tree_id, self.new_id = console, tree_id, new_id
         self.environment, self.capability_numbers = environment, capability_numbers
+        self.service = service
 
 
 def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = None) -> MachineSpec:
@@ -103,14 +107,15 @@ def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = No
     for field, what in (("mstack", "Mount stacks (--mstack=)"), ("oci_bundle", "OCI bundles")):
         if values.get(field, ""):
             raise UnsupportedError(f"{what} are not supported")
-    network = _network(values)
     environment = frame.environment
+    network = _network(values, environment)
     api = environment.get("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "")
     spec = MachineSpec(
         name=frame.name,
         root=frame.root,
         payload=_payload(values, frame),
         hostname=values.get("hostname", "") or frame.name,
+        service=environment.get("SYSTEMD_NSPAWN_CONTAINER_SERVICE", "") or frame.service,
         machine_id=frame.tree_id or values.get("uuid", frame.new_id),
         rootfs=root_spec(values),
         console=frame.console,
@@ -229,7 +234,7 @@ def _users(values: Values, default: UsersSpec) -> UsersSpec:
     )
 
 
-def _network(values: Values) -> NetworkSpec:
+def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
     path = values.get("network_namespace_path", "")
     linked = any(values.get(field, ()) for field in _LINKS)
     kind: NetworkKind = "private" if linked or values.flag("private_network") else "host"
@@ -240,6 +245,7 @@ def _network(values: Values) -> NetworkSpec:
         kind="path" if path else kind,
         namespace_path=path,
         veth=values.flag("network_veth") or bool(bridge or zone),
+        address=_hardware_address(environment.get("SYSTEMD_NSPAWN_NETWORK_MAC", "")),
         bridge=bridge,
         zone=zone,
         interfaces=values.get("network_interface", ()),
@@ -248,6 +254,17 @@ def _network(values: Values) -> NetworkSpec:
         veth_extra=values.get("network_veth_extra", ()),
         ports=values.get("ports", ()),
     )
+
+
+def _hardware_address(text: str) -> str:
+    """Return a link-layer address of $SYSTEMD_NSPAWN_NETWORK_MAC in its usual form; "" of ""."""
+    octets = text.replace("-", ":").split(":") if text else []
+    digits = "0123456789abcdefABCDEF"
+    if text and (
+        len(octets) != 6 or not all(len(o) in (1, 2) and not o.strip(digits) for o in octets)
+    ):
+        raise ConfigError(f"'{text}' in $SYSTEMD_NSPAWN_NETWORK_MAC is no link-layer address")
+    return ":".join(f"{int(octet, 16):02x}" for octet in octets)
 
 
 def _mask(names: tuple[str, ...], numbers: dict[str, int]) -> int:
@@ -264,7 +281,7 @@ def _mask(names: tuple[str, ...], numbers: dict[str, int]) -> int:
 
 def _capabilities(values: Values, network: NetworkSpec, numbers: dict[str, int]) -> int:
     default = sum(1 << numbers[f"CAP_{name}"] for name in DEFAULT_CAPABILITIES.split())
-    if network.kind == "private":
+    if network.kind == "private" or values.flag("private_network"):
         default |= 1 << numbers["CAP_NET_ADMIN"]
     added = _mask(values.get("capability", ()), numbers)
     return (default | added) & ~_mask(values.get("drop_capability", ()), numbers)
@@ -327,6 +344,9 @@ def check(spec: MachineSpec) -> None:
     for wrong, what in rules:
         if wrong:
             raise ConfigError(f"{what} do not go together")
+    for at, port in enumerate(network.ports):
+        if any(ports_overlap(port, other) for other in network.ports[:at]):
+            raise ConfigError(f"The port {from_port(port)} is forwarded twice")
     if ambient_all:
         raise ConfigError("--ambient-capability= has capabilities that --capability= does not")
     if spec.bind_users.names and users.mode == "no":

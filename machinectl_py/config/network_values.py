@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
+
 from machinectl_py.config.spec import NetworkPair, PortSpec
 from machinectl_py.config.words import split_fields
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 
 _NAME_MAX = 15  # IFNAMSIZ - 1 of <linux/if.h>
 _PROTOCOLS = ("tcp", "udp", "sctp")
+_PORT = "[PROTOCOL:][ADDRESS:]PORT[:PORT], such as tcp:8080:80"
 
 
 def interface(text: str) -> str:
@@ -38,12 +41,12 @@ def interface_pair(text: str) -> tuple[NetworkPair, ...]:
 
 def macvlan_pair(text: str) -> tuple[NetworkPair, ...]:
     """Return a link here and the name of its child inside, by default mv-HOST."""
-    return (_pair(text, lambda host: f"mv-{host}"[:_NAME_MAX]),)
+    return (_pair(text, lambda host: f"mv-{host}"),)
 
 
 def ipvlan_pair(text: str) -> tuple[NetworkPair, ...]:
     """Return a link here and the name of its child inside, by default iv-HOST."""
-    return (_pair(text, lambda host: f"iv-{host}"[:_NAME_MAX]),)
+    return (_pair(text, lambda host: f"iv-{host}"),)
 
 
 def veth_pair(text: str) -> tuple[NetworkPair, ...]:
@@ -55,8 +58,9 @@ def _pair(text: str, default: Callable[[str], str]) -> NetworkPair:
     host, *inside = split_fields(text)
     if len(inside) > 1:
         raise ValueError("NAME[:NAME]")
+    # One that is too long by its prefix is shortened later, and kept as an alternative name.
     return NetworkPair(
-        host=interface(host), inside=interface(inside[0] if inside else default(host))
+        host=interface(host), inside=interface(inside[0]) if inside else default(host)
     )
 
 
@@ -66,22 +70,85 @@ def from_pair(pair: NetworkPair) -> str:
 
 
 def port(text: str) -> tuple[PortSpec, ...]:
-    """Return a forwarded port of [PROTOCOL:]HOST[:INSIDE]."""
+    """Return forwarded ports of [PROTOCOL:][ADDRESS:]HOST[-LAST][:INSIDE[-LAST]].
+
+    An IPv6 address stands in brackets. Address and ranges are our own; systemd-nspawn has neither.
+    """
     first, colon, rest = text.partition(":")
-    protocol = first if first in _PROTOCOLS else "tcp"
-    numbers = rest if colon and first in _PROTOCOLS else text
+    is_protocol = bool(colon) and first in _PROTOCOLS
+    address, numbers = _address(rest if is_protocol else text)
     host, colon, inside = numbers.partition(":")
+    start, count = _range(host)
+    target, target_count = _range(inside if colon else host)
+    if count != target_count:
+        raise ValueError("as many ports inside as outside")
     return (
-        PortSpec(protocol=protocol, host=_number(host), inside=_number(inside if colon else host)),
+        PortSpec(
+            protocol=first if is_protocol else "tcp",
+            host=start,
+            inside=target,
+            count=count,
+            address=address,
+        ),
     )
+
+
+def _address(text: str) -> tuple[str, str]:
+    """Return the address before the ports, in its usual form or "", and the ports."""
+    if text.startswith("["):
+        address, closed, rest = text[1:].partition("]:")
+        family = _socket.AF_INET6
+    else:
+        address, closed, rest = text.partition(":")
+        family = _socket.AF_INET
+        if "." not in address:
+            return "", text
+    try:
+        packed = _socket.inet_pton(family, address)
+    except OSError:
+        packed = b""
+    if not closed or not packed:
+        raise ValueError(f"{_PORT}, with an IPv6 address in brackets")
+    # To all addresses is the same as without one, but for the family.
+    return _socket.inet_ntop(family, packed), rest
+
+
+def _range(text: str) -> tuple[int, int]:
+    """Return the first port and how many there are."""
+    first, dash, last = text.partition("-")
+    start, end = _number(first), _number(last if dash else first)
+    if end < start:
+        raise ValueError("a range that ascends")
+    return start, end - start + 1
 
 
 def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 5 or not 0 < int(text) < 1 << 16:
-        raise ValueError("[PROTOCOL:]PORT[:PORT], such as tcp:8080:80")
+        raise ValueError(_PORT)
     return int(text)
 
 
+def ports_overlap(one: PortSpec, other: PortSpec) -> bool:
+    """Say whether a packet can be meant for both; as bind(2), any address overlaps with each."""
+    if one.protocol != other.protocol:
+        return False
+    if one.host + one.count <= other.host or other.host + other.count <= one.host:
+        return False
+    return _addresses_overlap(one.address, other.address)
+
+
+def _addresses_overlap(one: str, other: str) -> bool:
+    if not one or not other or one == other:
+        return True
+    return (":" in one) == (":" in other) and bool({one, other} & {"0.0.0.0", "::"})  # noqa: S104
+
+
 def from_port(value: PortSpec) -> str:
-    """Return the text of PROTOCOL:HOST:INSIDE."""
-    return f"{value.protocol}:{value.host}:{value.inside}"
+    """Return the text of PROTOCOL:HOST:INSIDE, with ADDRESS and ranges where there are any."""
+    address = f"[{value.address}]:" if ":" in value.address else f"{value.address}:"
+    host, inside = (_from_range(start, value.count) for start in (value.host, value.inside))
+    return f"{value.protocol}:{address if value.address else ''}{host}:{inside}"
+
+
+def _from_range(start: int, count: int) -> str:
+    return f"{start}-{start + count - 1}" if count > 1 else f"{start}"

@@ -146,11 +146,13 @@ class NetworkPair(Record):
 
 
 class PortSpec(Record):
-    """A port of the host that is forwarded to the machine."""
+    """A port of the host, or a range of them, that is forwarded to the machine."""
 
     protocol: str  # "tcp", "udp", "sctp"
-    host: int
-    inside: int
+    host: int  # the first
+    inside: int  # the first
+    count: int = 1
+    address: str = ""  # of the host, to which alone it applies; "" is any, IPv4 and IPv6
 
 
 class NetworkSpec(Record):
@@ -159,6 +161,7 @@ class NetworkSpec(Record):
     kind: NetworkKind = "host"
     namespace_path: str = ""  # with kind "path"
     veth: bool = False
+    address: str = ""  # of the link layer, of the veth inside; "" is one made of its name
     bridge: str = ""  # the veth's host end is a port of this bridge
     zone: str = ""  # …of the bridge vz-ZONE, made and removed by need
     interfaces: tuple[NetworkPair, ...] = ()
@@ -206,6 +209,7 @@ class MachineSpec(Record):
     payload: Payload
     hostname: str
     machine_id: str  # 32 hexadecimal digits
+    service: str = "pymachine"  # the manager, as the payload and systemd-machined are told
     rootfs: RootSpec = RootSpec()
     console: ConsoleMode = "background"
     background: str = ""  # the terminal's background while attached: "", or an SGR colour

@@ -342,7 +342,8 @@ _NETWORK = (
     ),
     _network(
         "port", "port", "Port",
-        "forward a port of the host", value="[PROTOCOL:]PORT[:PORT]", short="-p", many=True,
+        "forward ports of the host", short="-p", many=True,
+        value="[PROTOCOL:][ADDRESS:]PORT[-PORT][:PORT[-PORT]]",
     ).replace(field="ports", masks=""),
 )  # fmt: skip
 

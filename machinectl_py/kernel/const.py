@@ -94,6 +94,9 @@ NR_fsconfig = 431
 NR_fsmount = 432
 NR_mount_setattr = 442
 
+# <linux/nsfs.h>
+NS_GET_NSTYPE = 0xB703
+
 # <asm-generic/ioctls.h>
 TIOCSCTTY = 0x540E
 

@@ -12,6 +12,7 @@ import struct
 
 _F_OFD_GETLK = 36
 _F_OFD_SETLK = 37
+_F_OFD_SETLKW = 38
 _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 _FIRST_BYTE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
 _WHOLE_FILE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -73,6 +74,20 @@ def drop_lock(path: str, fd: int) -> None:
     except BlockingIOError:
         pass
     os.close(fd)
+
+
+def wait_lock(path: str) -> int:
+    """Lock a file exclusively as `take_lock`, once nobody else holds it; return its descriptor.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.fcntl(fd, _F_OFD_SETLKW, _WHOLE_FILE)
+        if _is_at(fd, path):
+            return fd
+        os.close(fd)
 
 
 def _is_at(fd: int, path: str) -> bool:

@@ -115,6 +115,50 @@ def namespace_id(pid: int | str, name: str) -> int:
     return os.stat(f"/proc/{pid}/ns/{name}").st_ino
 
 
+def is_network_namespace(path: str) -> bool:
+    """Say whether a file is a network namespace; ioctl_ns(2), NS_GET_NSTYPE.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    import fcntl
+
+    fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return fcntl.ioctl(fd, const.NS_GET_NSTYPE) == const.CLONE_NEWNET
+    except OSError:  # ENOTTY: of another file system
+        return False
+    finally:
+        os.close(fd)
+
+
+class InNetwork:
+    """Be in the network namespace of a file for a while; a socket made there stays there."""
+
+    def __init__(self, path: str) -> None:
+        """Take the path of the namespace, such as /proc/PID/ns/net."""
+        self._path = path
+        self._ours = -1
+
+    def __enter__(self) -> None:
+        """Join it.
+
+        Raises:
+            OSError: it cannot be opened, or not be joined.
+        """
+        theirs = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._ours = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            setns(theirs, const.CLONE_NEWNET)
+        finally:
+            os.close(theirs)
+
+    def __exit__(self, *_: object) -> None:
+        """Return to ours."""
+        setns(self._ours, const.CLONE_NEWNET)
+        os.close(self._ours)
+
+
 def sethostname(name: str) -> None:
     """Set the hostname of the UTS namespace; see sethostname(2).
 

@@ -7,7 +7,7 @@ import os
 from machinectl_py.kernel import const
 from machinectl_py.kernel.namespaces import setns
 from machinectl_py.record import Record
-from machinectl_py.thirdparty import need
+from machinectl_py.thirdparty import need_part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _dump(pid: int, request: str) -> list[Any]:
     """
     if not has_links(pid):
         return []
-    library = need("pyroute2.iproute.linux")
+    library = need_part("pyroute2.iproute.linux")
     ours = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     theirs = -1
     try:

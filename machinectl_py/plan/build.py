@@ -8,6 +8,7 @@ from machinectl_py.layout import tunnel_dir, unix_export_dir
 from machinectl_py.plan import (
     build_identity,
     build_mounts,
+    build_network,
     build_root,
     build_security,
     build_users,
@@ -60,6 +61,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
     build_identity.check_looks(spec)
     build_mounts.check_mounts(spec, facts)
+    build_network.check_network(spec, facts)
     build_root.check_root(spec, facts)
     build_security.check_security(spec, facts.security)
     steps: tuple[Step, ...] = (
@@ -99,6 +101,7 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
+        *build_network.check_names(spec),
         *build_root.prepare(spec, facts),
         *build_mounts.prepare(spec, facts),
         *build_users.hold_range(spec, facts),
@@ -134,9 +137,11 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         flags |= const.CLONE_NEWNET
     if spec.users.mode != "no":
         flags |= const.CLONE_NEWUSER
+    steps += build_network.join(spec)
     handed = tuple(slot for step in prepared for slot in step.given_slots())
     steps.append(birth.ClonePayload(flags=flags, own_time=own_time, handed=handed))
     steps += build_users.after_birth(spec, facts)
+    steps += build_network.connect(spec, facts)
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
@@ -146,9 +151,13 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps.append(birth.PublishState(machine=spec.name))
     if facts.register:
         request = RegisterRequest(
-            name=spec.name, machine_id=spec.machine_id, leader=0, root=spec.root
+            name=spec.name,
+            machine_id=spec.machine_id,
+            leader=0,
+            root=spec.root,
+            service=spec.service,
         )
-        steps.append(birth.RegisterMachine(request=request))
+        steps.append(birth.RegisterMachine(request=request, has_link=spec.network.veth))
     return tuple(steps)
 
 
@@ -223,7 +232,7 @@ def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         _mount("tmpfs", "/run", _TMPFS, "mode=0755,size=20%,nr_inodes=800k"),
         *((_mount("tmpfs", "/tmp", _TMPFS, _TMP),) if spec.tmpfs_tmp else ()),
         _mount("tmpfs", "/run/host", _TMPFS | const.MS_NOEXEC, "mode=0755,size=4m,nr_inodes=1k"),
-        api.FillRunHost(machine_id=spec.machine_id),
+        api.FillRunHost(machine_id=spec.machine_id, service=spec.service),
     )
 
 
@@ -282,6 +291,7 @@ def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps: list[Step] = [confine.SetHostname(hostname=spec.hostname)]
     if spec.private_network:
         steps.append(confine.LoopbackUp())
+        steps += build_network.await_links(spec)
     steps += build_security.attributes(spec, facts.security)
     steps += build_users.await_outside(spec)
     if spec.console != "pipe":
@@ -307,7 +317,7 @@ def _environment(spec: MachineSpec, facts: HostFacts) -> tuple[tuple[str, str], 
     """Return the environment of PID 1; https://systemd.io/CONTAINER_INTERFACE."""
     own: dict[str, str] = {
         "PATH": _PATH,
-        "container": "pymachine",
+        "container": spec.service,
         "container_uuid": "-".join(spec.machine_id[a:b] for a, b in api.UUID_PARTS),
         "HOME": "/root",
         "USER": "root",

@@ -9,6 +9,7 @@ from machinectl_py.plan.bind_users import UserFacts, probe_users
 from machinectl_py.plan.disk import DiskFacts  # noqa: TC001 - read when facts are decoded
 from machinectl_py.plan.host_files import HostFiles, probe_files
 from machinectl_py.plan.mount_facts import MountFacts
+from machinectl_py.plan.network_facts import NetworkFacts
 from machinectl_py.plan.root_facts import RootFacts, image_root, probe_root
 from machinectl_py.plan.security_facts import SecurityFacts, probe_security
 from machinectl_py.record import Record
@@ -53,6 +54,7 @@ class HostFacts(Record):
     users: UserFacts = UserFacts()
     root: RootFacts = RootFacts()
     mounts: MountFacts = MountFacts()
+    network: NetworkFacts = NetworkFacts()
     security: SecurityFacts = SecurityFacts()
     disk: DiskFacts | None = None  # the root is a disk image
 
@@ -67,6 +69,7 @@ def probe_facts(
     users: UsersSpec | None = None,
     mounts: MountFacts | None = None,
     image: ImageFacts | None = None,
+    network: NetworkFacts | None = None,
 ) -> HostFacts:
     """Probe the host.
 
@@ -79,6 +82,7 @@ def probe_facts(
         users: the user namespace that is wished; nothing is probed for None or "no".
         mounts: what the spec's mounts find here; `mount_facts.probe_mounts`.
         image: of the image that is the root; None for a directory.
+        network: what its links find here; `network_facts.probe_network`.
 
     Raises:
         OSError: the root cannot be looked at.
@@ -108,6 +112,7 @@ def probe_facts(
         users=probe_users(bind_users, tree) if bind_users else UserFacts(),
         root=found,
         mounts=mounts or MountFacts(),
+        network=network or NetworkFacts(),
         security=probe_security(),
         disk=image.disk if image else None,
     )

@@ -75,5 +75,5 @@ class RegisterRequest(Record):
     machine_id: str
     leader: int
     root: str
-    service: str = "pymachine"
+    service: str
     network_interfaces: tuple[int, ...] = ()

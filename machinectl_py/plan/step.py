@@ -52,6 +52,9 @@ class Step(Record):
         """Return the line that would do the same in a shell, or "" if there is none."""
         return ""
 
+    def prepare(self) -> None:
+        """Import what `apply` needs and is slow to import, while its process waits for another."""
+
     def apply(self, context: Context) -> None:
         """Do it.
 

@@ -63,4 +63,7 @@ def watch(build: Build, *, log: int) -> NoReturn:
     )
 
 
-_KEPT = ("lock", "root-lock", "notify", "control", "console", "kmsg", "leader-pidfd")
+_KEPT = (
+    *("lock", "root-lock", "notify", "control", "console", "kmsg", "leader-pidfd"),
+    "addresses",
+)

@@ -245,7 +245,7 @@ def _prepare(
         persona=state.persona,
         labels=state.labels,
         command=command,
-        environment=_environment(user, command.environment, on_terminal=controlling),
+        environment=_environment(user, state.service, command.environment, on_terminal=controlling),
     )
 
 
@@ -273,7 +273,7 @@ def _read_seccomp(path: str) -> tuple[bytes, ...]:
 
 
 def _environment(
-    user: User, added: tuple[tuple[str, str], ...], *, on_terminal: bool
+    user: User, service: str, added: tuple[tuple[str, str], ...], *, on_terminal: bool
 ) -> tuple[tuple[str, str], ...]:
     """Return what systemd-nspawn gives a command, nothing of the caller's but TERM."""
     clean = {
@@ -282,7 +282,7 @@ def _environment(
         "USER": user.name,
         "LOGNAME": user.name,
         "SHELL": user.shell,
-        "container": "pymachine",
+        "container": service,
     }
     if on_terminal:
         clean["TERM"] = os.environ.get("TERM", "dumb")

@@ -11,6 +11,7 @@ from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.context import held
 from machinectl_py.record import Record
+from machinectl_py.runtime.detach import SOURCE
 from machinectl_py.runtime.launcher import prepare_walk, undo_launcher
 from machinectl_py.runtime.supervisor import Build
 from machinectl_py.runtime.walk import Aborted
@@ -204,7 +205,10 @@ class _ForegroundWatch(Watch):
             "console": master,
             "log": -1,
             "launcher": -1,
+            "addresses": slots.get("addresses", -1),
+            "name": build.spec.name,
             "directory": machine_dir(build.spec.name),
+            "path": SOURCE,
             "kill-signal": build.spec.payload.kill_signal,
             "caller": 1,
         }

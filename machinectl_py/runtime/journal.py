@@ -25,17 +25,17 @@ class Journal:
     def before(self, step: Step) -> None:
         """Note an act that is about to be done."""
         if step.lifetime == "host":
-            self._append({"step": step.name, "data": step.to_data()})
+            self._append({"step": step.name, "act": step.label(), "data": step.to_data()})
 
     def after(self, step: Step, context: Context) -> None:
         """Note what it gave."""
         if step.lifetime == "host":
             gave = {slot: context.slots[slot] for slot in step.given_slots()}
-            self._append({"step": step.name, "gave": gave})
+            self._append({"act": step.label(), "gave": gave})
 
-    def struck(self, name: str) -> None:
+    def struck(self, step: Step) -> None:
         """Note that an act has been undone."""
-        self._append({"step": name, "undone": 1})
+        self._append({"act": step.label(), "undone": 1})
 
     def _append(self, line: dict[str, object]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -53,6 +53,11 @@ _STEPS = {
     "dig-tunnel": "tunnel.DigTunnel",
     "mount-unix-export": "unix_export.MountUnixExport",
     "forward-journal": "journal_forward.ForwardJournal",
+    "make-zone": "links.MakeZone",
+    "add-veth": "links.AddVeth",
+    "hold-network": "links.HoldNetwork",
+    "move-link": "links.MoveLink",
+    "forward-ports": "forward_ports.ForwardPorts",
     "hold-id-range": "users.HoldIdRange",
     "make-temporaries": "overlay.MakeTemporaries",
     "make-work-directories": "overlay.MakeWorkDirectories",
@@ -100,7 +105,7 @@ def undo_journal(
             continue
         try:
             step.undo(context)
-            Journal(name).struck(step.name)
+            Journal(name).struck(step)
         except (OSError, PymachineError) as error:
             problems.append(str(error))
     if problems:
@@ -123,9 +128,9 @@ def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
     gave: dict[str, int | str] = {}
     for line in lines:
         if "data" in line:
-            pending[line["step"]] = step_class(line["step"]).from_data(line["data"])
+            pending[line["act"]] = step_class(line["step"]).from_data(line["data"])
         elif "undone" in line:
-            pending.pop(line["step"], None)
+            pending.pop(line["act"], None)
         else:
             gave |= {key: value for key, value in line["gave"].items() if not _is_own(key)}
     return list(pending.values()), gave

@@ -10,7 +10,7 @@ import time
 
 from machinectl_py.kernel import cgroupfs, procfs
 from machinectl_py.kernel.process import pidfd_open
-from machinectl_py.layout import CLASS, SERVICE
+from machinectl_py.layout import CLASS
 from machinectl_py.runtime.state import read_notify
 
 TYPE_CHECKING = False
@@ -38,6 +38,8 @@ def _leader_pidfd_id(state: MachineState) -> int:
 
 
 def _network_interfaces(state: MachineState) -> tuple[int, ...]:
+    if state.network_interfaces:
+        return state.network_interfaces
     from machinectl_py.runtime.inspect_network import host_interfaces
 
     return tuple(index for index, _ in host_interfaces(state))
@@ -86,7 +88,7 @@ PROPERTIES: dict[str, Callable[[MachineState], Value]] = {
     "Id": lambda state: state.machine_id,
     "Timestamp": lambda state: state.started,
     "TimestampMonotonic": lambda state: state.started_monotonic,
-    "Service": lambda _: SERVICE,
+    "Service": lambda state: state.service,
     "Unit": lambda state: state.unit,
     "Leader": lambda state: state.leader,
     "LeaderPIDFDId": _leader_pidfd_id,

@@ -24,7 +24,7 @@ from machinectl_py.config.spec import LabelSpec
 from machinectl_py.errors import ConflictError, NotFoundError
 from machinectl_py.kernel.locks import is_locked
 from machinectl_py.kernel.start_time import start_ticks
-from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, lock_path, machine_dir
+from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, SERVICE, lock_path, machine_dir
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -60,6 +60,8 @@ class MachineState(Record):
     clock_offset: int  # what the machine's CLOCK_MONOTONIC adds to the host's, in nanoseconds
     image: str = ""  # what the machine was made from; "" in place
     driver: str = ""  # how: "overlay", "btrfs", "reflink"; "" in place
+    service: str = SERVICE  # the manager, as systemd-machined and the payload are told
+    network_interfaces: tuple[int, ...] = ()  # the host's link that leads to the machine
     uid_base: int = 0  # the host's id of 0 inside
     uid_count: int = 0  # how many ids there are inside; 0 without a user namespace
     boots: int = 1  # how often its init has been started since `boot`

@@ -89,7 +89,6 @@ class Build:
         """Write the machine's state."""
         context, spec = self.context, self.spec
         leader = context.number("leader")
-        offset = context.slots.get("clock-offset", 0)
         try:
             born = start_ticks(leader)
         except OSError:  # it has ended already and will be reaped as any
@@ -106,17 +105,19 @@ class Build:
                 driver=_driver(spec, self.facts),
                 machine_id=spec.machine_id,
                 kind=spec.payload.kind,
+                service=spec.service,
                 manager=self.facts.manager,
                 unit=context.text("unit"),
                 cgroup=context.text("cgroup"),
                 registered="registered" in context.slots,
-                private_network=spec.private_network,
+                private_network=spec.network.kind != "host",
+                network_interfaces=tuple(filter(None, (self._number("interface"),))),
                 capabilities=spec.capabilities,
                 no_new_privileges=spec.no_new_privileges,
                 seccomp=str(context.slots.get("seccomp", "")),
                 started=self.started,
                 started_monotonic=self.started_monotonic,
-                clock_offset=offset if isinstance(offset, int) else 0,
+                clock_offset=self._number("clock-offset"),
                 boots=self.boots,
                 cpu_affinity=spec.cpu_affinity,
                 labels=spec.labels,
@@ -127,6 +128,10 @@ class Build:
                 uid_count=self._id_count(),
             )
         )
+
+    def _number(self, slot: str) -> int:
+        value = self.context.slots.get(slot, 0)
+        return value if isinstance(value, int) else 0
 
     def _id_count(self) -> int:
         """Return how many ids the machine has from its base on; 0 without a user namespace."""

@@ -126,6 +126,7 @@ class Walk:
         self.after: Callable[[Step], None] = lambda _step: None
         self.skip: Callable[[Step], bool] = lambda _step: False
         self.on_message: Callable[[str, dict[str, Any]], None] = lambda _peer, _message: None
+        self._is_prepared = False
         self._fault = os.environ.get("PYMACHINE_TEST_FAIL", "")
 
     def run(self, start: int = 0) -> None:
@@ -157,8 +158,17 @@ class Walk:
 
     def wait_slot(self, slot: str) -> None:
         """Handle messages until a slot is filled."""
+        if slot not in self.context.slots:
+            self._prepare()
         while slot not in self.context.slots:
             self.turn()
+
+    def _prepare(self) -> None:
+        """Have our steps be ready for their turn, once."""
+        for step in () if self._is_prepared else self.plan.steps:
+            if step.place in self.places:
+                step.prepare()
+        self._is_prepared = True
 
     def turn(self) -> None:
         """Wait for messages and handle one of each peer that has any."""

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from machinectl_py.runtime.exposure import Exposure
+
 _LAST_OUTPUT = 1 << 14
 _SEALED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGURG, _signal.SIGHUP)
 
@@ -75,6 +77,16 @@ class Watch:
         for number in _SEALED:
             _signal.signal(number, lambda *_: None)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        self.exposure: Exposure | None = None
+        if settings["addresses"] >= 0:
+            from machinectl_py.runtime.exposure import Exposure
+
+            self.exposure = Exposure(
+                settings["addresses"],
+                name=settings["name"],
+                leader=self.leader,
+                source=settings["path"],
+            )
 
     def run(self) -> int:
         """Watch until the leader has ended; return its wait status."""
@@ -95,6 +107,7 @@ class Watch:
         """Return what to wait for besides the leader's end and signals."""
         fds = [client.fileno() for client in self.clients] + [self.notify.fileno()]
         fds += [one.fileno() for one in (self.control, self.launcher) if one is not None]
+        fds += self.exposure.descriptors() if self.exposure else []
         return [*fds, self.master] if self.master >= 0 else fds
 
     def handle(self, ready: set[int]) -> None:
@@ -109,6 +122,8 @@ class Watch:
             self._request(client)
         if self.launcher is not None and self.launcher.fileno() in ready:
             self._from_launcher()
+        if self.exposure:
+            self.exposure.handle(ready)
 
     def kill(self, number: int) -> None:
         """Send the leader a signal; nothing if it has ended."""
@@ -217,6 +232,8 @@ class Watch:
     def close(self) -> None:
         """Close what is ours: sockets and the pipe of signals."""
         _signal.set_wakeup_fd(-1)
+        if self.exposure:
+            self.exposure.close()
         for end in (self.notify, self.control, *self.clients):
             if end is not None:
                 end.close()
@@ -272,6 +289,8 @@ def main() -> None:
     launcher = watch.launcher.fileno() if watch.launcher is not None else -1
     held = settings["held"]
     named = ",".join(f"{encode_basestring_ascii(slot)}:{fd}" for slot, fd in held.items())
+    if watch.exposure:
+        watch.exposure.close()
     answer = (
         f'{{"name":{encode_basestring_ascii(settings["name"])},"status":{status},'
         f'"lock":{settings["lock"]},"root-lock":{settings["root-lock"]},"log":{settings["log"]},'

@@ -111,3 +111,12 @@ def test_called_by_its_name_it_is_systemd_nspawn(tmp_path, tree, machine):
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 9
+
+
+def test_the_payload_is_told_a_service_that_it_knows(nspawn, pymachine, tree, machine):
+    script = "echo $container; cat /run/host/container-manager"
+    assert nspawn("-q", "/bin/sh", "-c", script).stdout == "systemd-nspawn\n" * 2
+    environment = os.environ | {"SYSTEMD_NSPAWN_CONTAINER_SERVICE": "other"}
+    assert nspawn("-q", "/bin/sh", "-c", script, env=environment).stdout == "other\n" * 2
+    done = pymachine("run", "-D", tree, "-M", machine, "--", "/bin/sh", "-c", script)
+    assert done.stdout == "pymachine\n" * 2

@@ -313,6 +313,16 @@ def _network() -> Iterator[Case]:
     yield "bridge and zone", ("--network-bridge=br0", "--network-zone=z"), "true", ""
     yield "no such namespace", ("--network-namespace-path=/no/such",), "true", ""
     yield "no such link", ("--network-interface=nosuch0",), "true", ""
+    yield "no such parent", ("--network-macvlan=nosuch0",), "true", ""
+    yield "no such bridge", ("--network-bridge=nosuch0",), "true", ""
+    yield "no network namespace", ("--network-namespace-path=/etc/passwd",), "true", ""
+    path = "--network-namespace-path=/proc/self/ns/net"
+    yield "a network namespace and a link", (path, "--network-veth"), "true", ""
+    yield "a network namespace", (path,), "cut -d: -f1 -s /proc/net/dev; cap", "CapInh"
+    own = ("--private-network", path)
+    yield "a network namespace called private", own, "cut -d: -f1 -s /proc/net/dev; cap", "CapInh"
+    twice = ("--private-network", "--port=tcp:80", "--port=80:81")
+    yield "a port twice", twice, "true", ""
 
 
 def _users() -> Iterator[Case]:

@@ -52,7 +52,14 @@ EXAMPLES = {
     "veth-pair": ["ve-a:in"],
     "interface": ["br0"],
     "zone": ["green"],
-    "port": ["udp:53:5353", "80"],
+    "port": [
+        "udp:53:5353",
+        "80",
+        "sctp:9",
+        "8000-8010:80-90",
+        "tcp:[2001:db8::1]:80",
+        "10.0.0.1:80",
+    ],
     "capabilities": ["CAP_SYS_TIME,net_admin"],
     "filter": ["@clock keyctl", "~@mount ptrace"],
     "families": ["AF_INET AF_UNIX", "~AF_PACKET", "none"],
@@ -83,6 +90,7 @@ def frame(**changes):
         "tree_id": "",
         "new_id": ID,
         "environment": {},
+        "service": "pymachine",
         "capability_numbers": NUMBERS,
     }
     return Frame(**(fields | changes))

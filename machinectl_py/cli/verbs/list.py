@@ -14,7 +14,7 @@ from machinectl_py.cli.render import (
 )
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
-from machinectl_py.layout import CLASS, SERVICE
+from machinectl_py.layout import CLASS
 from machinectl_py.runtime.inspect_network import machine_addresses
 from machinectl_py.runtime.inspect_os import os_release
 from machinectl_py.runtime.state import running_machines
@@ -75,4 +75,4 @@ def _row(state: MachineState, limit: int | None) -> tuple[str, ...]:
     shown = "\n".join(addresses[:limit])
     if len(addresses) > len(addresses[:limit]):
         shown += "…"
-    return state.name, CLASS, SERVICE, system, version, shown
+    return state.name, CLASS, state.service, system, version, shown

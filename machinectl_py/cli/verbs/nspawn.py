@@ -85,7 +85,7 @@ def _run(arguments: Arguments) -> int:
         argv=argv,
         console=console,
         foreground=True,
-        own_users=False,
+        service="systemd-nspawn",
     )
     quiet = arguments.flag("quiet")
     if not quiet:

@@ -19,7 +19,7 @@ from machinectl_py.cli.render import (
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.kernel import procfs
-from machinectl_py.layout import CLASS, SERVICE
+from machinectl_py.layout import CLASS
 from machinectl_py.runtime.inspect_network import host_interfaces, machine_addresses
 from machinectl_py.runtime.inspect_os import os_release
 from machinectl_py.runtime.inspect_processes import cgroup_tree
@@ -90,7 +90,7 @@ def _fields(state: MachineState) -> Iterator[tuple[str, str]]:
     """Yield labels and texts in machinectl's order, ours after them."""
     yield "Since", _since(state)
     yield "Leader", _process(state.leader)
-    yield "Service", f"{SERVICE}; class {CLASS}"
+    yield "Service", f"{state.service}; class {CLASS}"
     yield "Root", state.root
     yield "Iface", " ".join(name for _, name in host_interfaces(state))
     for number, address in enumerate(machine_addresses(state)):

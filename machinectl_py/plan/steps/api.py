@@ -210,6 +210,7 @@ class FillRunHost(Step):
     takes = ("notify",)
 
     machine_id: str
+    service: str
 
     def describe(self) -> str:
         """Return the act."""
@@ -221,7 +222,7 @@ class FillRunHost(Step):
         import _socket
 
         base = "/run/host"
-        _write(f"{base}/container-manager", "pymachine\n")
+        _write(f"{base}/container-manager", f"{self.service}\n")
         dashed = "-".join(self.machine_id[a:b] for a, b in UUID_PARTS)
         _write(f"{base}/container-uuid", f"{dashed}\n")
         os.mkdir(f"{base}/incoming", 0o600)

@@ -212,6 +212,11 @@ class RegisterMachine(Step):
     gives = ("registered",)
 
     request: RegisterRequest
+    has_link: bool = False  # of the host's that leads to the machine
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the slots, with that of the link."""
+        return (*self.takes, "interface") if self.has_link else self.takes
 
     def describe(self) -> str:
         """Return the act."""
@@ -220,6 +225,8 @@ class RegisterMachine(Step):
     def apply(self, context: Context) -> None:
         """Register it."""
         request = self.request.replace(leader=context.number("leader"))
+        if self.has_link:
+            request = request.replace(network_interfaces=(context.number("interface"),))
         context.hooks.registrar().register(request)
         context.give("registered", 1)
 

@@ -1,0 +1,189 @@
+"""The steps of a machine's network, of a spec and the facts; pure functions."""
+
+from __future__ import annotations
+
+from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError
+from machinectl_py.plan import link_names
+from machinectl_py.plan.steps import forward_ports, join_network, links
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.config.spec import MachineSpec, NetworkPair
+    from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.plan.step import Step
+
+_NFT_MARKS = frozenset('"*\\')
+_PRIMARY = "host0"  # what systemd-nspawn calls the link of --network-veth inside
+
+
+def check_network(spec: MachineSpec, facts: HostFacts) -> None:
+    """Hold that there is what the machine will be connected with.
+
+    Raises:
+        NotFoundError: a link of the host's, or the network namespace, is missing.
+        UnsupportedError: ports cannot be forwarded here.
+        ConfigError: the namespace is something else; or two links would be of one name inside.
+    """
+    if facts.network.missing:
+        raise NotFoundError(f"There is no link {facts.network.missing[0]} on this host")
+    path = spec.network.namespace_path
+    if facts.network.namespace == "missing":
+        raise NotFoundError(f"There is no network namespace {path} on this host")
+    if facts.network.namespace == "other":
+        raise ConfigError(f"{path} is no network namespace")
+    if spec.network.ports and not facts.network.nft:
+        raise UnsupportedError("Ports are forwarded by nft, which is missing", "Install nftables.")
+    link = _link_here(spec)
+    if spec.network.ports and set(link) & _NFT_MARKS:
+        raise ConfigError(f"The name {link} cannot stand in a rule of nftables")
+    if mixed := _parents(spec.network.macvlan) & _parents(spec.network.ipvlan):
+        raise ConfigError(f"The link {min(mixed)} cannot have children of both kinds")
+    names = _inside_names(spec)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"Two links of the machine would be called {twice[0]}")
+
+
+def check_names(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the launcher's step that looks for links in the way."""
+    network = spec.network
+    names = [_host_name(spec)] if network.veth else []
+    names += [pair.host for pair in network.veth_extra]
+    return (links.CheckNames(links=tuple(names)),) if names else ()
+
+
+def join(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return what goes before the birth of PID 1."""
+    if spec.network.kind != "path":
+        return ()
+    return (join_network.JoinNetwork(path=spec.network.namespace_path),)
+
+
+def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return what goes after the birth of PID 1, in the order of systemd-nspawn."""
+    if spec.network.kind == "path":
+        return (join_network.LeaveNetwork(),)
+    return (
+        *_moved(spec),
+        *_veth(spec, facts),
+        *_extra(spec, facts),
+        *_children(spec, facts),
+        *_ports(spec),
+    )
+
+
+def await_links(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return what PID 1 does before it executes the payload."""
+    names = _inside_names(spec)
+    is_watched = bool(spec.network.ports)
+    return (links.AwaitLinks(links=names, is_watched=is_watched),) if names or is_watched else ()
+
+
+def _inside_names(spec: MachineSpec) -> tuple[str, ...]:
+    network = spec.network
+    pairs = (*network.interfaces, *network.veth_extra, *network.macvlan, *network.ipvlan)
+    names = [_PRIMARY] if network.veth else []
+    names += [link_names.short_name(pair.inside) for pair in pairs]
+    return tuple(names)
+
+
+def _parents(pairs: tuple[NetworkPair, ...]) -> set[str]:
+    return {pair.host for pair in pairs}
+
+
+def _moved(spec: MachineSpec) -> tuple[Step, ...]:
+    pairs = spec.network.interfaces
+    if not pairs:
+        return ()
+    move = (links.MoveLink(machine=spec.name, host=pair.host, inside=pair.inside) for pair in pairs)
+    return (links.HoldNetwork(machine=spec.name), *move)
+
+
+def _bridge(spec: MachineSpec) -> str:
+    """Return the bridge that the host's link is a port of, or ""."""
+    return f"vz-{spec.network.zone}" if spec.network.zone else spec.network.bridge
+
+
+def _long_name(spec: MachineSpec) -> str:
+    return f"{'vb' if _bridge(spec) else 've'}-{spec.name}"
+
+
+def _host_name(spec: MachineSpec) -> str:
+    """Return the name here of the link of --network-veth."""
+    return link_names.short_name(_long_name(spec))
+
+
+def _veth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    network, host_id = spec.network, facts.files.machine_id
+    if not network.veth:
+        return ()
+    bridge = _bridge(spec)
+    name, wanted = _host_name(spec), _long_name(spec)
+    veth = links.AddVeth(
+        host=name,
+        alternative=wanted if name != wanted else "",
+        host_address=link_names.stable_address(host_id, spec.name, link_names.HOST_KEY),
+        inside=_PRIMARY,
+        inside_address=network.address
+        or link_names.stable_address(host_id, spec.name, link_names.INSIDE_KEY),
+        bridge=bridge,
+        is_zone=bool(network.zone),
+        is_primary=True,
+    )
+    return (links.MakeZone(bridge=bridge), veth) if network.zone else (veth,)
+
+
+def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    def address(key: bytes, index: int) -> str:
+        return link_names.stable_address(facts.files.machine_id, spec.name, key, index)
+
+    return tuple(
+        links.AddVeth(
+            host=pair.host,
+            alternative="",
+            host_address=address(link_names.EXTRA_HOST_KEY, index),
+            inside=pair.inside,
+            inside_address=address(link_names.EXTRA_INSIDE_KEY, index),
+        )
+        for index, pair in enumerate(spec.network.veth_extra)
+    )
+
+
+def _link_here(spec: MachineSpec) -> str:
+    """Return the link of the host by which it reaches the machine, or ""."""
+    return (_bridge(spec) or _host_name(spec)) if spec.network.veth else ""
+
+
+def _ports(spec: MachineSpec) -> tuple[Step, ...]:
+    network = spec.network
+    if not network.ports:
+        return ()
+    link = _link_here(spec)
+    inside = _PRIMARY if network.veth else ""
+    return (
+        forward_ports.ForwardPorts(
+            machine=spec.name, ports=network.ports, link=link, inside=inside
+        ),
+        forward_ports.WatchAddresses(),
+    )
+
+
+def _children(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    steps = []
+    for kind, pairs in (("macvlan", spec.network.macvlan), ("ipvlan", spec.network.ipvlan)):
+        for index, pair in enumerate(pairs):
+            name = link_names.short_name(pair.inside)
+            address = ""
+            if kind == "macvlan":
+                address = link_names.stable_address(
+                    facts.files.machine_id, spec.name, link_names.MACVLAN_KEY, index
+                )
+            steps.append(
+                links.AddChild(
+                    kind=kind,
+                    parent=pair.host,
+                    inside=name,
+                    alternative=pair.inside if name != pair.inside else "",
+                    address=address,
+                )
+            )
+    return tuple(steps)

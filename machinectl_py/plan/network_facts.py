@@ -1,0 +1,48 @@
+"""What the network of a machine finds on this host, probed before planning."""
+
+from __future__ import annotations
+
+from machinectl_py.kernel import nft
+from machinectl_py.kernel.namespaces import is_network_namespace
+from machinectl_py.kernel.rtnl import index_of
+from machinectl_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from machinectl_py.config.spec import NetworkSpec
+
+    NamespaceState = Literal["", "ok", "missing", "other"]
+
+
+class NetworkFacts(Record):
+    """The host as far as links depend on it."""
+
+    missing: tuple[str, ...] = ()  # links that the spec builds on, which this host does not have
+    namespace: NamespaceState = ""  # what is at `namespace_path`; "" without one
+    nft: bool = False  # is installed; not looked for without ports
+
+
+def probe_network(network: NetworkSpec) -> NetworkFacts:
+    """Look for what the machine will be connected with.
+
+    But not for the links that are moved: a machine that was killed may have them yet.
+    """
+    moved = {pair.host for pair in network.interfaces}
+    wanted = {network.bridge, *(pair.host for pair in (*network.macvlan, *network.ipvlan))}
+    missing = (name for name in wanted - moved if name and not index_of(name))
+    return NetworkFacts(
+        missing=tuple(sorted(missing)),
+        namespace=_namespace(network),
+        nft=bool(network.ports and nft.find()),
+    )
+
+
+def _namespace(network: NetworkSpec) -> NamespaceState:
+    if network.kind != "path":
+        return ""
+    try:
+        return "ok" if is_network_namespace(network.namespace_path) else "other"
+    except OSError:
+        return "missing"
