@@ -159,11 +159,11 @@ def mark(path: str) -> None:
     Raises:
         OSError: with the path.
     """
-    from machinectl_py.kernel import btrfs
-
     if not os.path.isdir(path):
         os.chmod(path, os.stat(path).st_mode & ~0o222)
     elif is_subvolume(path):
+        from machinectl_py.kernel import btrfs
+
         btrfs.set_read_only(path, True)
     else:
         set_immutable(path, True)
@@ -175,11 +175,11 @@ def unmark(path: str) -> None:
     Raises:
         OSError: with the path.
     """
-    from machinectl_py.kernel import btrfs
-
     if not os.path.isdir(path):
         os.chmod(path, os.stat(path).st_mode | 0o200)
     elif is_subvolume(path):
+        from machinectl_py.kernel import btrfs
+
         btrfs.set_read_only(path, False)
     else:
         set_immutable(path, False)

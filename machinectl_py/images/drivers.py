@@ -71,9 +71,9 @@ def fill_new(base: str) -> tuple[DriverName, str]:
         UnsupportedError: the file system of the store can hold no layers.
         OSError: with the path.
     """
-    from machinectl_py.kernel import btrfs
-
     if os.path.isdir(base) and is_subvolume(base):
+        from machinectl_py.kernel import btrfs
+
         try:
             return "btrfs", _Btrfs().fill(base, ())
         except OSError as error:
@@ -88,7 +88,8 @@ def fill_new(base: str) -> tuple[DriverName, str]:
             if error.errno not in NOT_SHARED:
                 raise
         _refuse_partitions(base)
-    if filesystem_magic(LAYERS_DIR) not in UPPER_LAYERS:
+    # Where there are layers, it has been seen before.
+    if not os.listdir(LAYERS_DIR) and filesystem_magic(LAYERS_DIR) not in UPPER_LAYERS:
         raise UnsupportedError(
             f"The file system of {LAYERS_DIR} can hold no layers of an overlay",
             "ext4, xfs, btrfs and tmpfs can, an overlay or a network's cannot.",

@@ -19,14 +19,14 @@ from machinectl_py.images.records import (
     write_machine,
 )
 from machinectl_py.images.settings_files import copy_settings, remove_settings
-from machinectl_py.kernel.overlay import MAX_LOWER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
-# Room for one more of every kind: the image, the own layer, an ephemeral one.
-MAX_LAYERS = MAX_LOWER - 4
+# Of the 500 that the kernel takes (OVL_MAX_STACK), leaving some to the image and to what is made
+# of the machine.
+MAX_LAYERS = 490
 
 
 class Change:
@@ -177,7 +177,6 @@ def give_identity(machine: Machine, identity: str) -> str:
 
     See machine-id(5): one that has none yet is given it at its first boot.
     """
-    from machinectl_py.images.finish import write_in_root
     from machinectl_py.images.machine_view import (
         is_writable_disk,
         open_layers,
@@ -191,6 +190,8 @@ def give_identity(machine: Machine, identity: str) -> str:
             return ""
     if machine.driver == "reflink" and not is_writable_disk(machine.base):
         return ""
+    from machinectl_py.images.finish import write_in_root
+
     with open_writable(machine) as root:
         write_in_root(root, "/etc/machine-id", f"{identity}\n".encode(), mode=0o444)
     return identity

@@ -204,12 +204,13 @@ def write_machine(machine: Machine) -> None:
             file.write(encode(data).encode())
             file.flush()
             os.fsync(file.fileno())
+        # File systems with a journal keep the order of names: what is made for this record is
+        # there if the record is, and what is removed later is there if it is not.
         os.rename(aside, record_path(machine.name))
     except OSError:
         if os.path.lexists(aside):
             os.unlink(aside)
         raise
-    sync_directory(RECORDS_DIR)
 
 
 def remove_record(name: str) -> None:
@@ -219,7 +220,6 @@ def remove_record(name: str) -> None:
         OSError: with the path.
     """
     os.unlink(record_path(name))
-    sync_directory(RECORDS_DIR)
 
 
 def rename_record(name: str, new: str) -> None:
@@ -229,7 +229,6 @@ def rename_record(name: str, new: str) -> None:
         OSError: with the paths.
     """
     os.rename(record_path(name), record_path(new))
-    sync_directory(RECORDS_DIR)
 
 
 def sync_directory(path: str) -> None:

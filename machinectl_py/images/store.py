@@ -10,7 +10,7 @@ import os
 import stat
 
 from machinectl_py.errors import ConfigError, ConflictError, NotFoundError
-from machinectl_py.kernel.paths import open_in_root
+from machinectl_py.kernel.chase import chase
 
 MACHINES_DIR = "/var/lib/machines"
 # In the order of systemd-nspawn's search for --machine=NAME.
@@ -139,7 +139,6 @@ def image_exists(name: str) -> bool:
 
 def is_read_only(path: str) -> bool:
     """Say whether an image may not be changed: by its mark, its mode or its file system."""
-    from machinectl_py.kernel import btrfs
     from machinectl_py.kernel.inode_flags import is_immutable
     from machinectl_py.kernel.statfs import is_subvolume
 
@@ -147,7 +146,11 @@ def is_read_only(path: str) -> bool:
         return True
     if not os.path.isdir(path):
         return not os.stat(path).st_mode & 0o222
-    return is_immutable(path) or (is_subvolume(path) and btrfs.is_read_only(path))
+    if is_subvolume(path):
+        from machinectl_py.kernel import btrfs
+
+        return btrfs.is_read_only(path)
+    return is_immutable(path)
 
 
 def is_image(root: str) -> bool:
@@ -208,15 +211,18 @@ def machine_id(root: str) -> str:
     See machine-id(5): the file may be missing, empty, or say "uninitialized".
     """
     try:
-        fd = open_in_root(root, "/etc/machine-id", os.O_RDONLY | os.O_NONBLOCK)
+        handle = _chase(root, "/etc/machine-id")
     except OSError:
         return ""
     try:
-        text = os.read(fd, _ID_LENGTH + 1).decode("ascii", "replace").strip()
-    except OSError:  # a directory
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return ""
+        with open(f"/proc/self/fd/{handle}", "rb") as file:
+            text = file.read(_ID_LENGTH + 1).decode("ascii", "replace").strip()
+    except OSError:  # not ours to read
         return ""
     finally:
-        os.close(fd)
+        os.close(handle)
     whole = len(text) == _ID_LENGTH and set(text) <= set("0123456789abcdef")
     return text if whole and text.strip("0") else ""
 
@@ -235,10 +241,19 @@ def refuse_existing(name: str) -> None:
             )
 
 
+def _chase(root: str, path: str) -> int:
+    """Return an O_PATH descriptor of what a path inside a root is, links resolved there."""
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return chase(directory, path)
+    finally:
+        os.close(directory)
+
+
 def _regular(root: str, path: str) -> int:
     """Return the mode of a regular file inside the root, links resolved there; 0 if it is none."""
     try:
-        fd = open_in_root(root, path, os.O_PATH)
+        fd = _chase(root, path)
     except OSError:
         return 0
     try:

@@ -68,16 +68,13 @@ def remove_any(path: str) -> None:
     Raises:
         OSError: with the path.
     """
-    from machinectl_py.kernel import btrfs
-
     try:
         if os.path.isdir(path) and not os.path.islink(path):
-            inner = f"{path}/tree"
-            if is_subvolume(path):
-                btrfs.delete(path)
-                return
-            if os.path.isdir(inner) and is_subvolume(inner):
-                btrfs.delete(inner)
+            for place in (f"{path}/tree", path):
+                if os.path.isdir(place) and is_subvolume(place):
+                    from machinectl_py.kernel import btrfs
+
+                    btrfs.delete(place)
         remove_tree(path)
     except FileNotFoundError:  # another removes it too
         pass

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from machinectl_py.kernel.idmap import IdMaps
 
-MAX_LOWER = 500  # OVL_MAX_STACK of the kernel's fs/overlayfs/super.c
 _ANSWER = struct.Struct("ii")  # a descriptor or -1, an errno
 _SCRATCH = "/sys"  # there on every host; covered in the child's namespace alone
 _OPTIONS = "index=off,metacopy=off"

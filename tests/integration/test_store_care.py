@@ -87,7 +87,7 @@ def test_properties_have_machinectls_names(do, sh, kind):
     assert "PoolPath=/var/lib/machines" in do("show-image")
 
 
-def test_hidden_images_are_cleaned_and_others_only_if_asked(do, sh, kind, pymachine):
+def test_hidden_images_are_cleaned_and_others_only_if_asked(do, kind, pymachine, tmp_path):
     (IMAGES / ".hidden/deep").mkdir(parents=True)
     (IMAGES / ".hidden/deep/file").write_bytes(bytes(1 << 20))
     (IMAGES / ".old.raw").touch()
@@ -98,7 +98,7 @@ def test_hidden_images_are_cleaned_and_others_only_if_asked(do, sh, kind, pymach
     assert list(listed(do)) == ["debian"]
     do("create", "debian", "web")
     do("snapshot", "web", "one")
-    pools.put_image(Path("/usr/share/doc/bash"), "other", kind)
+    pools.put_image(tmp_path, "other", kind)
     do("boot", "debian", "-M", "db")
     cleaned = pymachine("clean", "--all")
     assert cleaned.returncode == 1

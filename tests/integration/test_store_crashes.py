@@ -179,7 +179,7 @@ def test_without_room_at_any_call_the_store_is_whole(store, verb, tmp_path):
             assert lines[0].startswith("pymachine: "), (name, when, said)
             assert "Internal error" not in lines[0], (name, when, said)
             assert len(lines) <= 2, (name, when, said)
-    assert failed > 4, points
+    assert failed >= 3, points
 
 
 def test_a_disk_that_is_full_loses_nothing(store):
