@@ -6,11 +6,13 @@ import os
 import sys
 
 from machinectl_py.config.assemble import Frame, has_user_namespace, make_spec, root_spec
+from machinectl_py.config.environment import flag
 from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
 from machinectl_py.config.spec import UsersSpec
 from machinectl_py.config.table import SETTINGS, Setting
 from machinectl_py.errors import (
+    ConfigError,
     DeniedError,
     NotFoundError,
     PymachineError,
@@ -23,6 +25,7 @@ from machinectl_py.images.records import Machine, find_machine
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import SERVICE
+from machinectl_py.log import shows_warnings
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
@@ -80,7 +83,7 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
 
     Raises:
         UsageError: neither an image nor a directory is named.
-        PymachineError: there is none, it is no tree, or the name is not valid.
+        PymachineError: there is none, or the name is not valid.
     """
     words = list(arguments.words)
     options = [option for option in ("directory", "image") if arguments.given(option)]
@@ -99,33 +102,23 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
         image = words.pop(0)
         store.check_name(image)
         return _resolve_image(arguments, image, tuple(words), fill=fill)
-    target = settle(arguments, name, root, tuple(words), fill=fill)
-    if options == ["directory"]:
-        _check_tree(target)
-    return target
+    return settle(arguments, name, root, tuple(words), fill=fill)
 
 
 def _resolve_image(
     arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool
 ) -> Target:
     """Return the machine that is meant by the name of an image or machine, made if missing."""
+    name = arguments.text("machine", image)
     if arguments.given("template") and find_machine(image) is None:
-        root = _find_root(image)
-        target = settle(arguments, arguments.text("machine", image), root, words, fill=fill)
-    elif from_options(arguments.values, SETTINGS).values.get("ephemeral"):
-        target = _ephemeral(arguments, image, words, fill=fill)
-    else:
-        name = arguments.text("machine", image)
-        store.check_name(name)
-        machine = machine_for(image, name, make=fill)
-        if machine:
-            target = target_of(machine, name, words)
-        else:
-            target = settle(arguments, name, store.find_root(image), words, fill=fill)
-    # What is in a disk image is looked at when its policy is known.
-    if not store.is_image(target.root):
-        _check_tree(target)
-    return target
+        return settle(arguments, name, _find_root(image), words, fill=fill)
+    if from_options(arguments.values, SETTINGS).values.get("ephemeral"):
+        return _ephemeral(arguments, image, words, fill=fill)
+    store.check_name(name)
+    machine = machine_for(image, name, make=fill)
+    if machine:
+        return target_of(machine, name, words)
+    return settle(arguments, name, store.find_root(image), words, fill=fill)
 
 
 def _ephemeral(arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool) -> Target:
@@ -158,19 +151,6 @@ def target_of(machine: Machine, name: str, words: tuple[str, ...]) -> Target:
     return Target(name=name, root=root, words=words, settings=name, machine=machine)
 
 
-def _check_tree(target: Target) -> None:
-    """Refuse a directory that holds no system; what is in an image is looked at later."""
-    if not _checks_os_release():
-        return
-    if target.machine is None or target.machine.driver != "overlay":
-        store.check_tree(target.root)
-        return
-    from machinectl_py.images.machine_view import open_machine
-
-    with open_machine(target.machine) as tree:
-        store.check_tree(tree, target.root)
-
-
 def settle(
     arguments: Arguments, name: str, root: str, words: tuple[str, ...], *, fill: bool = True
 ) -> Target:
@@ -185,6 +165,8 @@ def settle(
         name = ephemeral_name(name)  # so that many can run of one root
     store.check_name(name)
     if fill and (template := options.get("template", "")):
+        if options.get("ephemeral"):  # before anything is made
+            raise ConfigError("--ephemeral and --template= do not go together")
         _fill_root(template, root)
     return Target(name=name, root=root, words=words, settings=settings)
 
@@ -206,18 +188,44 @@ def _fill_root(template: str, root: str) -> None:
 
 
 def _checks_os_release() -> bool:
-    return os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in ("0", "no", "false", "off")
+    return flag(dict(os.environ), "SYSTEMD_NSPAWN_CHECK_OS_RELEASE", default=True)
 
 
 def find_init(target: Target, values: Values) -> str:
     """Return the path, inside the root, of the init that it would boot.
 
     Raises:
-        NotFoundError: there is none.
-        PymachineError: the root is an image that cannot be used.
+        PymachineError: there is none, or the root cannot be used.
     """
     with view_root(target.root, root_spec(values)) as view:
-        return store.find_init(view.tree, target.root)
+        _check_tree(view, os_release=True)
+        return store.find_init(view.inner, target.root)
+
+
+def boot_argv(target: Target, values: Values, *, answered: bool = False) -> tuple[str, ...]:
+    """Return the command line of the init of a machine in the background.
+
+    At its first boot systemd-firstboot(1) asks questions on the console, and the boot waits for the
+    answers; where nobody gives any, it is told not to ask.
+
+    Args:
+        target: the machine.
+        values: what options and files say.
+        answered: whether the user is at the machine's console.
+
+    Raises:
+        PymachineError: there is no init, or the root cannot be used.
+    """
+    with view_root(target.root, root_spec(values)) as view:
+        _check_tree(view, os_release=True)
+        init = store.find_init(view.inner, target.root)
+        first = values.get("volatile", "no") == "yes" or not store.machine_id(view.inner)
+    words: tuple[str, ...] = values.get("parameters", ())
+    if answered or not first or not init.endswith("/systemd"):
+        return (init, *words)
+    if any(word.startswith("systemd.firstboot") for word in words):
+        return (init, *words)
+    return (init, "systemd.firstboot=off", *words)
 
 
 def _default_users(view: RootView, layer: str) -> UsersSpec:
@@ -226,11 +234,16 @@ def _default_users(view: RootView, layer: str) -> UsersSpec:
     return UsersSpec() if layer and why_unmappable(layer) else image_users(view.image)
 
 
-def _check_image(view: RootView, kind: PayloadKind) -> None:
-    """Refuse an image that does not hold what is to be started."""
-    if kind == "boot" and _checks_os_release():
-        store.check_tree(view.tree, view.root)
-    elif not os.path.isdir(f"{view.tree}/usr"):
+def _check_tree(view: RootView, *, os_release: bool) -> None:
+    """Refuse a root that does not hold what is to be started."""
+    if os_release and _checks_os_release() and view.root != "/":  # which the spec's check refuses
+        store.check_tree(view.inner, view.root)
+    elif not os.path.isdir(view.tree):
+        there = os.path.exists(view.tree)
+        raise NotFoundError(
+            f"{view.root} is not a directory" if there else f"There is no directory {view.root}"
+        )
+    elif not os.path.isdir(f"{view.inner}/usr"):
         raise NotFoundError(f"{view.root} is not the root of an operating system: it has no /usr")
 
 
@@ -247,7 +260,11 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
     """
     options = from_options(arguments.values, SETTINGS)
     if target.words:  # which say how to start, as Parameters= does
-        options = options.replace(said=options.said | {"start"})
+        options = options.replace(
+            values=options.values | {"parameters": target.words},
+            origins=options.origins | {"parameters": "arguments"},
+            said=options.said | {"parameters", "start"},
+        )
     asked = arguments.text("settings", "yes")
     mode: FilesMode = _SETTINGS_MODES.get(asked, asked)  # type: ignore[assignment]  # a choice
     files = EMPTY
@@ -275,7 +292,8 @@ def _beside(target: Target) -> str:
 
 def warn(text: str) -> None:
     """Tell something that is no reason to stop."""
-    sys.stderr.write(f"pymachine: {text}\n")
+    if shows_warnings():
+        sys.stderr.write(f"pymachine: {text}\n")
 
 
 def _read_in(values: Values) -> Values:
@@ -352,8 +370,9 @@ def _make_machine(
 ) -> tuple[MachineSpec, HostFacts]:
     ids = has_user_namespace(values, default=service == SERVICE)
     with view_root(target.root, root_spec(values), ids=ids) as view:
-        if view.image is not None:
-            _check_image(view, kind)
+        # systemd-nspawn looks for os-release only if it boots.
+        os_release = kind == "boot" or (service == SERVICE and view.image is None)
+        _check_tree(view, os_release=os_release)
         if view.notice:
             warn(view.notice)
         frame = Frame(
@@ -363,7 +382,7 @@ def _make_machine(
             kind=kind,
             argv=argv,
             console=console,
-            tree_id=store.machine_id(view.tree),
+            tree_id=store.machine_id(view.inner),
             new_id=os.urandom(16).hex(),
             environment=dict(os.environ),
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},

@@ -53,16 +53,25 @@ VERBS: dict[str, dict[str, str]] = {
         "login": "login",
     },
     "Images": {
+        "search": "search",
         "pull": "pull",
+        "pull-tar": "pull_tar",
+        "pull-raw": "pull_raw",
+        "pull-oci": "pull_oci",
+        "import-tar": "import_tar",
+        "import-raw": "import_raw",
+        "import-fs": "import_fs",
+        "export-tar": "export_tar",
+        "export-raw": "export_raw",
         "images": "images",
+        "image-status": "image_status",
+        "show-image": "show_image",
         "create": "create",
         "clone": "clone",
+        "commit": "commit",
         "rename": "rename",
         "remove": "remove",
         "read-only": "read_only",
-        "commit": "commit",
-        "image-status": "image_status",
-        "show-image": "show_image",
         "set-limit": "set_limit",
         "clean": "clean",
         "prune": "prune",
@@ -125,14 +134,6 @@ def dispatch(argv: list[str]) -> int:
     if argv[0].startswith("-"):
         raise UsageError(f"Unknown option {argv[0]} before the verb", "See 'pymachine --help'.")
     verb = load_verb(find_verb(argv[0]))
-    ours = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
-    if (verb.COMMAND < 0 and ("--help" in ours or "-h" in ours)) or ours[:1] in (
-        ["-h"],
-        ["--help"],
-    ):
-        from machinectl_py.cli.help import print_verb
-
-        return print_verb(argv[0])
     from machinectl_py.cli.parse import parse
 
     try:
@@ -140,6 +141,10 @@ def dispatch(argv: list[str]) -> int:
     except UsageError as error:
         error.exit_status = getattr(verb, "USAGE_STATUS", EXIT_USAGE)
         raise
+    if arguments.flag("help"):
+        from machinectl_py.cli.help import print_verb
+
+        return print_verb(argv[0])
     status: int = verb.run(arguments)
     return status
 

@@ -7,13 +7,14 @@ bundled flags, `--` ends them. An unknown option names the closest one.
 
 from __future__ import annotations
 
+from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from machinectl_py.config.option import Option
+_HELP = Option(name="--help", short="-h")  # what follows it is not looked at
 
 
 class Arguments:
@@ -67,12 +68,13 @@ def parse(options: tuple[Option, ...], argv: list[str], *, command: int = -1) ->
     Raises:
         UsageError: an unknown option, a missing value, or one that is not a choice.
     """
+    options = (*options, _HELP)
     by_name = {option.name: option for option in options}
     by_short = {option.short: option for option in options if option.short}
     values: dict[str, Any] = {}
     words: list[str] = []
     rest = list(argv)
-    while rest:
+    while rest and "help" not in values:
         word = rest.pop(0)
         if word == "--":
             words += rest
@@ -131,7 +133,8 @@ def _take(option: Option, text: str | None, rest: list[str], values: dict[str, A
         values[key] = True
         return
     if text is None:
-        if option.optional_value:
+        follows = option.takes_next and rest and not rest[0].startswith("-")
+        if option.optional_value and not follows:
             text = option.optional_value
         elif rest:
             text = rest.pop(0)
@@ -142,4 +145,5 @@ def _take(option: Option, text: str | None, rest: list[str], values: dict[str, A
     if option.many:
         values.setdefault(key, []).append(text)
     else:
+        values.pop(key, None)  # so that `values` is in the order in which each was said last
         values[key] = text

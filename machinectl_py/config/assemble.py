@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machinectl_py.config.environment import api_writable, flag, refuse_unsupported
 from machinectl_py.config.network_values import from_port, ports_overlap
 from machinectl_py.config.spec import (
     BindUserSpec,
@@ -46,8 +47,6 @@ _DEFAULT_RLIMITS = {
 }
 _INIT_STOP_SIGNAL = 37  # SIGRTMIN+3: halt.target; systemd(1), "Signals"
 _COMMAND_STOP_SIGNAL = 15
-_TRUE = ("1", "yes", "y", "true", "t", "on")
-_FALSE = ("0", "no", "n", "false", "f", "off")
 # Any of these makes the network namespace private.
 _LINKS = (
     *("network_veth", "network_bridge", "network_zone", "network_interface"),
@@ -109,7 +108,9 @@ def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = No
             raise UnsupportedError(f"{what} are not supported")
     environment = frame.environment
     network = _network(values, environment)
-    api = environment.get("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "")
+    users = _users(values, default_users or UsersSpec())
+    refuse_unsupported(environment)
+    api, api_network = api_writable(environment)
     spec = MachineSpec(
         name=frame.name,
         root=frame.root,
@@ -117,20 +118,22 @@ def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = No
         hostname=values.get("hostname", "") or frame.name,
         service=environment.get("SYSTEMD_NSPAWN_CONTAINER_SERVICE", "") or frame.service,
         machine_id=frame.tree_id or values.get("uuid", frame.new_id),
-        rootfs=root_spec(values),
+        rootfs=root_spec(values).replace(
+            lock=flag(environment, "SYSTEMD_NSPAWN_LOCK", default=True)
+        ),
         console=frame.console,
         background=values.get("background", ""),
-        users=_users(values, default_users or UsersSpec()),
+        users=users,
         network=network,
         time=TimeSpec(
             private=values.get("private_time", True),
             monotonic=values.get("monotonic", 0),
             boottime=values.get("boottime", 0),
         ),
-        api_writable=api in _TRUE,
-        api_writable_network=api == "network",
-        tmpfs_tmp=environment.get("SYSTEMD_NSPAWN_TMPFS_TMP") not in _FALSE,
-        capabilities=_capabilities(values, network, frame.capability_numbers),
+        api_writable=api,
+        api_writable_network=api_network,
+        tmpfs_tmp=flag(environment, "SYSTEMD_NSPAWN_TMPFS_TMP", default=True),
+        capabilities=_capabilities(values, network, users, frame.capability_numbers),
         ambient=_mask(values.get("ambient_capability", ()), frame.capability_numbers),
         no_new_privileges=values.flag("no_new_privileges"),
         seccomp=_seccomp(values, environment),
@@ -279,12 +282,19 @@ def _mask(names: tuple[str, ...], numbers: dict[str, int]) -> int:
     return found
 
 
-def _capabilities(values: Values, network: NetworkSpec, numbers: dict[str, int]) -> int:
+def _capabilities(
+    values: Values, network: NetworkSpec, users: UsersSpec, numbers: dict[str, int]
+) -> int:
     default = sum(1 << numbers[f"CAP_{name}"] for name in DEFAULT_CAPABILITIES.split())
     if network.kind == "private" or values.flag("private_network"):
         default |= 1 << numbers["CAP_NET_ADMIN"]
     added = _mask(values.get("capability", ()), numbers)
-    return (default | added) & ~_mask(values.get("drop_capability", ()), numbers)
+    dropped = _mask(values.get("drop_capability", ()), numbers)
+    identity = users.mode == "fixed" and users.base == 0
+    if network.kind != "private" and users.mode != "no" and not identity:
+        # Of no use: ports belong to the network namespace, and that to the host's user namespace.
+        dropped |= 1 << numbers["CAP_NET_BIND_SERVICE"]
+    return (default | added) & ~dropped
 
 
 def _seccomp(values: Values, environment: dict[str, str]) -> SeccompSpec:
@@ -293,9 +303,9 @@ def _seccomp(values: Values, environment: dict[str, str]) -> SeccompSpec:
     denied = tuple(word[1:] for word in families if word.startswith("~"))
     if denied and len(denied) < len(families):
         raise ConfigError("--restrict-address-families= either allows or denies, not both")
-    suppress = environment.get("SYSTEMD_SUPPRESS_SYNC") in _TRUE
+    suppress = flag(environment, "SYSTEMD_SUPPRESS_SYNC", default=False)
     return SeccompSpec(
-        enabled=environment.get("SYSTEMD_SECCOMP") not in _FALSE,
+        enabled=flag(environment, "SYSTEMD_SECCOMP", default=True),
         allow=tuple(word for word in words if not word.startswith("~")),
         deny=tuple(word[1:] for word in words if word.startswith("~")),
         profile=values.get("seccomp_profile", ""),
@@ -344,10 +354,19 @@ def check(spec: MachineSpec) -> None:
     for wrong, what in rules:
         if wrong:
             raise ConfigError(f"{what} do not go together")
+    if spec.root == "/" and not (rootfs.ephemeral or rootfs.volatile in ("yes", "state")):
+        raise ConfigError(
+            "The host's own root cannot be a machine's",
+            "--ephemeral runs a snapshot of it, --volatile=yes or state one with its own /var.",
+        )
     for at, port in enumerate(network.ports):
         if any(ports_overlap(port, other) for other in network.ports[:at]):
             raise ConfigError(f"The port {from_port(port)} is forwarded twice")
     if ambient_all:
         raise ConfigError("--ambient-capability= has capabilities that --capability= does not")
+    if (spec.bind_users.shell or spec.bind_users.groups) and not spec.bind_users.names:
+        raise ConfigError("--bind-user-shell= and --bind-user-group= need --bind-user=")
+    if spec.journal_forward.limits and not spec.journal_forward.path:
+        raise ConfigError("--forward-journal-max-use= and its like need --forward-journal=")
     if spec.bind_users.names and users.mode == "no":
         raise ConfigError("--bind-user= needs a user namespace", "Add --private-users=pick.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from machinectl_py.config import id_values, mount_values, network_values, values
-from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, TmpfsMount
+from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, Rlimit, TmpfsMount
 from machinectl_py.config.words import join_words, split_words
 
 TYPE_CHECKING = False
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_CONSOLES = ("interactive", "read-only", "passive", "pipe", "autopipe")
-_JOURNAL = ("MaxUse", "KeepFree", "MaxFileSize", "MaxFiles")
+_JOURNAL_SIZES = ("MaxUse", "KeepFree", "MaxFileSize")
+_JOURNAL = (*_JOURNAL_SIZES, "MaxFiles")
 
 _READERS: dict[str, Callable[[str], Any]] = {
     "boolean": values.boolean,
@@ -40,7 +40,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "personality": values.personality,
     "private-users": id_values.private_users,
     "pick": id_values.pick,
-    "ownership": values.one_of("off", "chown", "map", "foreign", "auto"),
+    "ownership": values.one_of(*values.OWNERSHIP),
     "chown": id_values.chown,
     "interface": network_values.interface,
     "zone": network_values.zone,
@@ -52,9 +52,9 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "capabilities": id_values.names,
     "filter": id_values.filter_words,
     "families": id_values.families,
-    "resolv-conf": values.resolv_conf,
-    "timezone": values.one_of("off", "copy", "bind", "symlink", "delete", "auto"),
-    "link-journal": values.link_journal,
+    "resolv-conf": values.one_of(*values.RESOLV_CONF),
+    "timezone": values.one_of(*values.TIMEZONE),
+    "link-journal": values.one_of(*values.LINK_JOURNAL),
     "try-guest": lambda text: "try-guest" if values.boolean(text) else "no",
     "bind": mount_values.bind,
     "bind-ro": mount_values.bind_read_only,
@@ -64,7 +64,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "overlay-ro": mount_values.overlay_read_only,
     "user-list": lambda text: tuple(values.user(word) for word in text.split()),
     "shell": values.shell,
-    "console": values.one_of(*_CONSOLES),
+    "console": values.one_of(*values.CONSOLE),
     "pipe": lambda text: "pipe" if values.boolean(text) else "interactive",
     "background": values.background,
     "credential": id_values.credential,
@@ -109,7 +109,9 @@ def read(kind: str, text: str) -> Any:
     if name == "limit":
         return id_values.limit_of(argument, text)
     if name == "journal" and argument in _JOURNAL:
-        return ((argument, values.clean(text)),)
+        reader = values.size if argument in _JOURNAL_SIZES else values.number
+        reader(text)
+        return ((argument, text),)
     return _READERS[kind](text)
 
 
@@ -121,6 +123,17 @@ def write(kind: str, value: Any) -> str:
         return str(value[1])
     writer = _WRITERS.get(kind)
     return writer(value) if writer else str(value)
+
+
+def is_of(kind: str, item: object) -> bool:
+    """Say whether a setting of this kind says this item of its field, which others may share."""
+    if isinstance(item, (BindMount, OverlayMount, TmpfsMount, InaccessibleMount)):
+        return kind_of_mount(item) == kind
+    if isinstance(item, Rlimit) and kind.startswith("limit-"):
+        return item.name == kind.removeprefix("limit-")
+    if kind.startswith("journal-"):
+        return isinstance(item, tuple) and item[0] == kind.removeprefix("journal-")
+    return True
 
 
 def kind_of_mount(mount: object) -> str:

@@ -48,7 +48,7 @@ def collect(said: Iterable[tuple[Setting, str, str]], refuse: Callable[[str], No
         said: row, text and origin of each.
         refuse: is told of a text that is not valid; if it returns, the text is passed over.
     """
-    from machinectl_py.config.kinds import read
+    from machinectl_py.config.kinds import is_of, read
 
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -56,8 +56,13 @@ def collect(said: Iterable[tuple[Setting, str, str]], refuse: Callable[[str], No
     for row, text, origin in said:
         fields |= {row.field, row.masks} - {""}
         if not text and row.kind not in _MAY_BE_EMPTY:
-            values.pop(row.field, None)
-            origins.pop(row.field, None)
+            # Settings that share a field, as all mounts do, do not take one another back.
+            before = values.pop(row.field, ()) if row.many else ()
+            if left := tuple(item for item in before if not is_of(row.kind, item)):
+                values[row.field] = left
+            else:
+                values.pop(row.field, None)
+                origins.pop(row.field, None)
             continue
         try:
             value = read(row.kind, text)
@@ -82,15 +87,16 @@ def from_options(given: dict[str, Any], table: Iterable[Setting]) -> Source:
     Raises:
         UsageError: a text is not valid.
     """
-    rows = [row for row in table if row.kind and row.name[2:] in given]
+    rows = {row.name[2:]: row for row in table if row.kind and row.name[2:] in given}
     if not rows:
         return EMPTY
 
     def said() -> Iterable[tuple[Setting, str, str]]:
-        for row in rows:
-            texts = given[row.name[2:]]
-            for text in texts if isinstance(texts, list) else [texts]:
-                yield row, str(text), row.name
+        # In the order of the command line, as more than one option may say the same thing.
+        for name, texts in given.items():
+            if row := rows.get(name):
+                for text in texts if isinstance(texts, list) else [texts]:
+                    yield row, str(text), row.name
 
     def refuse(problem: str) -> None:
         raise UsageError(problem)
@@ -153,26 +159,44 @@ def _needs_trust(row: Setting, text: str) -> bool:
 def merge(options: Source, files: Source, table: Iterable[Setting], mode: FilesMode) -> Values:
     """Return the values of both: those of the command line come first, or with "override" last.
 
-    What the command line says of a field hides the same field, and those of the same mask, in
-    files. Resource limits hide one another by name.
+    What the one with the last word says of a field hides the same field, and those of the same
+    mask, in the other. Resource limits hide one another by name.
     """
     if not files.said:
         return Values(dict(options.values), dict(options.origins))
     masks = {row.field: row.masks for row in table if row.masks}
     if mode == "override":
-        first, second = options, files
-        kept = dict(first.values)
+        files = _with_the_last_word(files, options)
+        first, second, hidden = options, files, files.said
     else:
-        first, second = files, options
-        kept = {
-            field: value
-            for field, value in first.values.items()
-            if field not in second.said and masks.get(field) not in second.said
-        }
+        first, second, hidden = files, options, options.said
+    kept = {
+        field: value
+        for field, value in first.values.items()
+        if field not in hidden and masks.get(field) not in hidden
+    }
     values = kept | second.values
+    for field in _ADD_UP & kept.keys() & second.values.keys():
+        values[field] = (*kept[field], *second.values[field])
     if "rlimits" in files.values and "rlimits" in options.values:
         by_name = {limit.name: limit for limit in first.values["rlimits"]}
         by_name |= {limit.name: limit for limit in second.values["rlimits"]}
         values["rlimits"] = tuple(by_name.values())
     origins = {field: first.origins[field] for field in kept} | second.origins
     return Values(values, {field: origins[field] for field in values})
+
+
+_ADD_UP = frozenset({"capability", "drop_capability", "ambient_capability"})
+
+
+def _with_the_last_word(files: Source, options: Source) -> Source:
+    """Return files as they count after a command line; `said` is what they hide of it."""
+    said = files.said - _ADD_UP - {"capabilities"}
+    if said & {"boot", "as_pid2"}:
+        return files.replace(said=said)
+    # Parameters= alone does not say how to start, nor does it take the place of a command.
+    said -= {"start"}
+    if "parameters" not in options.values:
+        return files.replace(said=said)
+    values = {field: value for field, value in files.values.items() if field != "parameters"}
+    return files.replace(values=values, said=said - {"parameters"})

@@ -12,6 +12,7 @@ class Option(Record):
     short: str = ""  # "-s"
     value: str = ""  # what the help calls the value; "" for a flag
     optional_value: str = ""  # taken when "--name" comes without "=value"; "" requires a value
+    takes_next: bool = False  # a next word that is no option is its value, not `optional_value`
     many: bool = False  # may be given more than once; the values add up
     choices: tuple[str, ...] = ()
     help: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from machinectl_py.config.assemble import DEFAULT_CAPABILITIES
-from machinectl_py.config.kinds import kind_of_mount, write
+from machinectl_py.config.kinds import is_of, write
 from machinectl_py.config.table import SETTINGS
 
 TYPE_CHECKING = False
@@ -111,11 +111,6 @@ _SECTIONS = list(dict.fromkeys(row.section for row in SETTINGS if row.key))
 
 def _texts(row: Setting, values: dict[str, Any]) -> list[str]:
     value = values[row.field]
-    if row.field == "mounts":
-        return [write(row.kind, mount) for mount in value if kind_of_mount(mount) == row.kind]
-    if row.field == "rlimits":
-        name = row.kind.removeprefix("limit-")
-        return [write(row.kind, limit) for limit in value if limit.name == name]
     if row.many:
-        return [write(row.kind, item) for item in value]
+        return [write(row.kind, item) for item in value if is_of(row.kind, item)]
     return [write(row.kind, value)]

@@ -43,6 +43,7 @@ class RootSpec(Record):
     root_hash: str = ""  # dm-verity, hexadecimal
     root_hash_signature: str = ""  # "base64:…" or the path of a file
     verity_data: str = ""  # path
+    lock: bool = True  # two machines that write to one root shut one another out
     template: str = ""  # a tree to fill a missing root from
     ephemeral: bool = False  # run on a snapshot, which goes with the machine
     read_only: bool = False

@@ -33,6 +33,16 @@ _SPANS = {
 }
 _MOST_NANOSECONDS = 1 << 62
 _SIZES = {"B": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50, "E": 60}
+LINK_JOURNAL = ("no", "auto", "host", "guest", "try-host", "try-guest")
+RESOLV_CONF = (
+    *("off", "copy-host", "copy-static", "copy-uplink", "copy-stub", "replace-host"),
+    *("replace-static", "replace-uplink", "replace-stub", "bind-host", "bind-static"),
+    *("bind-uplink", "bind-stub", "delete", "auto"),
+)
+TIMEZONE = ("off", "copy", "bind", "symlink", "delete", "auto")
+CONSOLE = ("interactive", "read-only", "passive", "pipe", "autopipe")
+OWNERSHIP = ("off", "chown", "map", "foreign", "auto")
+VOLATILE = ("no", "yes", "state", "overlay")
 PERSONALITIES = (
     *("x86", "x86-64", "ppc", "ppc-le", "ppc64", "ppc64-le", "s390", "s390x", "arm", "arm64"),
     *("mips", "mips-le", "mips64", "mips64-le", "riscv32", "riscv64", "sparc", "sparc64"),
@@ -99,7 +109,7 @@ def volatile(text: str) -> str:
     try:
         return "yes" if boolean(text) else "no"
     except ValueError:
-        raise ValueError("one of no, yes, state, overlay") from None
+        raise ValueError(f"one of {', '.join(VOLATILE)}") from None
 
 
 def root_hash(text: str) -> str:
@@ -234,6 +244,20 @@ def limit(text: str) -> int:
     return int(digits) << shift
 
 
+def size(text: str) -> int:
+    """Return a size in bytes: a number with K, M, G, T, P, E (base 1024), as 512M or 1.5G."""
+    digits, shift = (text[:-1], _SIZES[text[-1]]) if text[-1:] in _SIZES else (text, 0)
+    whole, dot, fraction = digits.partition(".")
+    if (
+        not _is_number(whole)
+        or (dot and not _is_number(fraction))
+        or int(whole) << shift >= 1 << 63
+    ):
+        raise ValueError("a size in bytes, such as 512M")
+    part: int = (int(fraction or 0) << shift) // 10 ** len(fraction)
+    return (int(whole) << shift) + part
+
+
 def from_limit(value: int) -> str:
     """Return the text of a resource limit."""
     return "infinity" if value < 0 else str(value)
@@ -284,23 +308,6 @@ def background(text: str) -> str:
     """Return a background colour as parameters of SGR, such as "44" or "48;2;0;0;64"."""
     if not _BACKGROUND.issuperset(text) or len(text) > 32:
         raise ValueError("numbers and semicolons of an SGR colour, such as 44, or nothing")
-    return text
-
-
-def link_journal(text: str) -> str:
-    """Return how the journal is linked, "try-" and all."""
-    modes = ("no", "auto", "host", "guest", "try-host", "try-guest")
-    if text not in modes:
-        raise ValueError(f"one of {', '.join(modes)}")
-    return text
-
-
-def resolv_conf(text: str) -> str:
-    """Return how /etc/resolv.conf is handled."""
-    kinds, sources = ("copy", "bind", "replace"), ("host", "static", "uplink", "stub")
-    modes = ("off", "delete", "auto", *(f"{kind}-{source}" for kind in kinds for source in sources))
-    if text not in modes:
-        raise ValueError(f"one of {', '.join(modes)}")
     return text
 
 

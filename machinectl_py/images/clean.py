@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
-from machinectl_py.errors import ConflictError, PymachineError
+from machinectl_py.errors import PymachineError
 from machinectl_py.images import store, sweep
+from machinectl_py.images.aside import is_made_aside
 from machinectl_py.images.care import remove_image, unmark
 from machinectl_py.images.held import ImageLock
 from machinectl_py.images.listing import disk_usage
@@ -44,7 +43,7 @@ def clean(busy: frozenset[str], *, everything: bool) -> Iterator[Removed]:
             continue
         usage = disk_usage(path)
         if name.startswith("."):
-            if not sweep.is_being_made(path):
+            if not is_made_aside(name):
                 yield _remove(name, usage, lambda path=path: _remove_hidden(path))
         elif everything:
             yield _remove(name, usage, lambda name=name: remove_image(name))
@@ -65,13 +64,6 @@ def _remove_hidden(path: str) -> None:
     Raises:
         ConflictError: somebody does.
     """
-    # A pull under way holds the lock of the name that it will have.
-    name = os.path.basename(path).removeprefix(".pull-")
-    pulled = f"{os.path.dirname(path)}/{name}"
-    from machinectl_py.kernel.locks import is_locked
-
-    if is_locked(f"{os.path.dirname(path)}/.#{name}.lck"):
-        raise ConflictError(f"The image {pulled} is being made")
     with ImageLock(path):
         unmark(path)
         sweep.remove_any(path)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from machinectl_py.errors import PymachineError
-from machinectl_py.images import store, sweep
-from machinectl_py.images.care import ASIDE, mark
+from machinectl_py.images import store
+from machinectl_py.images.aside import made_aside
+from machinectl_py.images.care import mark
 from machinectl_py.images.copying import copy_tree
 from machinectl_py.images.drivers import root_of
 from machinectl_py.images.held import Stopped
 from machinectl_py.images.machine_view import open_machine
 from machinectl_py.images.machines import require_machine
-from machinectl_py.images.records import StoreLock, refuse_existing, sync_directory
+from machinectl_py.images.records import refuse_existing
 from machinectl_py.kernel import btrfs
-from machinectl_py.kernel.libc import check, libc
 from machinectl_py.kernel.reflink import NOT_SHARED, clone_file
 from machinectl_py.kernel.statfs import BTRFS, filesystem_magic
 
@@ -39,40 +38,19 @@ def commit(name: str, image: str) -> str:
     with Stopped(name, image):
         machine = require_machine(name)
         refuse_existing(image)
-        os.makedirs(store.MACHINES_DIR, 0o700, exist_ok=True)
-        try:
-            return _make_beside(machine, f"{store.MACHINES_DIR}/{image}")
-        except OSError as error:
-            where = f": {error.filename}" if error.filename else ""
-            raise PymachineError(
-                f"Cannot make the image '{image}': {error.strerror or error}{where}"
-            ) from error
-
-
-def _make_beside(machine: Machine, path: str) -> str:
-    """Make the image in a hidden directory, locked, and rename it into place."""
-    aside = f"{path[: path.rindex('/')]}/{ASIDE}{os.urandom(8).hex()}"
-    os.mkdir(aside, 0o700)
-    fd = os.open(aside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        root = root_of(machine.driver, machine.base, machine.own)
-        if machine.driver == "reflink":
-            made, path = f"{aside}/disk.raw", f"{path}.raw"
-            _copy_file(root, made)
-        else:
-            made = f"{aside}/tree"
-            _copy_root(machine, root, made)
-        check(libc.syncfs(fd), "syncfs", aside)
-        with StoreLock():
-            refuse_existing(os.path.basename(path).removesuffix(".raw"))
-            os.rename(made, path)
-        mark(path)
-    finally:
-        sweep.remove_any(aside)
-        os.close(fd)
-    sync_directory(os.path.dirname(path))
+        with made_aside(image) as aside:
+            _fill(machine, aside.path)
+            path = aside.commit()
+            mark(path)
     return path
+
+
+def _fill(machine: Machine, target: str) -> None:
+    root = root_of(machine.driver, machine.base, machine.own)
+    if machine.driver == "reflink":
+        _copy_file(root, target)
+    else:
+        _copy_root(machine, root, target)
 
 
 def _copy_root(machine: Machine, root: str, target: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.errors import PymachineError
-from machinectl_py.images import store, sweep
+from machinectl_py.images import aside, store, sweep
 from machinectl_py.images.care import ASIDE, mark
 from machinectl_py.images.machines import now
 from machinectl_py.images.records import (
@@ -147,6 +147,10 @@ def _put_aside() -> Iterator[Finding]:
 
 
 def _images_aside(mend: bool) -> Iterator[Finding]:
+    for path in aside.stale():
+        if mend:
+            aside.remove(path)
+        yield Finding(what="image that was being made", path=path, mended=True)
     for place in store.SEARCH_PATH:
         try:
             entries = sorted(os.listdir(place))
@@ -157,4 +161,4 @@ def _images_aside(mend: bool) -> Iterator[Finding]:
             if entry.startswith(ASIDE) and not sweep.is_being_made(path):
                 if mend:
                     sweep.remove_any(path)
-                yield Finding(what="image that was being made or removed", path=path, mended=True)
+                yield Finding(what="image that was being removed", path=path, mended=True)

@@ -47,6 +47,11 @@ class Stopped:
         while self._locks:
             drop_lock(*self._locks.pop())
 
+    @property
+    def lock(self) -> int:
+        """The descriptor of the first lock, for a process that is to keep it."""
+        return self._locks[0][1]
+
 
 def _hold(name: str) -> int:
     os.makedirs(LOCK_DIR, mode=0o755, exist_ok=True)

@@ -1,27 +1,16 @@
-"""Getting an image: built aside from the distribution's own packages, then renamed into place.
-
-The image's lock, the one that machinectl takes for the same name, is held meanwhile. So what
-stands in a place aside whose lock is free was left by a pull that was killed.
-"""
+"""Getting an image from the distribution's own packages."""
 
 from __future__ import annotations
 
 import os
 
-from machinectl_py.errors import (
-    ConfigError,
-    ConflictError,
-    DeniedError,
-    PymachineError,
-    UnsupportedError,
-)
+from machinectl_py.errors import ConfigError, PymachineError, UnsupportedError
 from machinectl_py.images import store
-from machinectl_py.kernel.libc import check, libc
-from machinectl_py.kernel.locks import drop_lock, take_lock
+from machinectl_py.images.aside import made_aside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.images.interruption import Interruption
+    from machinectl_py.images.aside import Aside
     from machinectl_py.images.mmdebstrap import Progress, Recipe
 
 DISTRIBUTIONS = ("debian",)
@@ -40,7 +29,6 @@ _PACKAGES = (
     "iproute2",
     "procps",
 )
-_ASIDE = ".pull-"
 _LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 
 
@@ -77,23 +65,9 @@ def pull(
     """
     name = name or distribution
     _check(distribution, suite, name, include)
-    if os.geteuid() != 0:
-        raise DeniedError("Only root may make images", "Try it with sudo.")
-    os.makedirs(store.MACHINES_DIR, 0o700, exist_ok=True)
-    store.refuse_existing(name)
-    from machinectl_py.images.interruption import Interruption
-
-    lock = take_lock(_lock_path(name))
-    if lock is None:
-        raise ConflictError(f"Image '{name}' is being pulled or in use by another process")
-    try:
-        store.refuse_existing(name)  # it may have come while the lock was another's
-        with Interruption() as interruption:
-            remove_stale(held=name)
-            recipe, keyrings = _recipe(suite, variant, include)
-            return _build_aside(name, recipe, keyrings, progress, interruption)
-    finally:
-        drop_lock(_lock_path(name), lock)
+    with made_aside(name) as aside:
+        recipe, keyrings = _recipe(suite, variant, include)
+        return _build(aside, recipe, keyrings, progress)
 
 
 def _check(distribution: str, suite: str, name: str, include: tuple[str, ...]) -> None:
@@ -128,66 +102,27 @@ def _recipe(suite: str, variant: str, include: tuple[str, ...]) -> tuple[Recipe,
     return recipe, tuple(dict.fromkeys(s.keyring for s in sources if s.keyring))
 
 
-def _build_aside(
-    name: str,
-    recipe: Recipe,
-    keyrings: tuple[str, ...],
-    progress: Progress,
-    interruption: Interruption,
-) -> str:
+def _build(aside: Aside, recipe: Recipe, keyrings: tuple[str, ...], progress: Progress) -> str:
     from machinectl_py.images.finish import finish_tree
     from machinectl_py.images.mmdebstrap import build
 
-    aside, target = f"{store.MACHINES_DIR}/{_ASIDE}{name}", f"{store.MACHINES_DIR}/{name}"
-    log_path, log = _open_log(name)
+    log_path, log = _open_log(aside.name)
     try:
-        build(recipe, aside, log=log, progress=progress, interruption=interruption)
+        aside.make_directory()
+        build(recipe, aside.path, log=log, progress=progress, interruption=aside.interruption)
         progress("writing it to the disk", "")
-        finish_tree(aside, keyrings)
-        _sync(aside)
-        interruption.check()
-        os.rename(aside, target)
+        finish_tree(aside.path, keyrings)
+        path = aside.commit()
     except PymachineError as error:
         if log >= 0 and not error.hint:
             error.hint = f"All of its output is in {log_path}."
         raise
-    except OSError as error:
-        raise PymachineError(f"Cannot make {target}: {error.strerror or error}") from error
     else:
         _remove_log(log_path)
     finally:
         if log >= 0:
             os.close(log)
-        _remove_tree(aside)
-    return target
-
-
-def remove_stale(held: str = "") -> None:
-    """Remove what killed pulls have left.
-
-    Args:
-        held: the name whose lock the caller holds.
-    """
-    for entry in os.listdir(store.MACHINES_DIR):
-        name = entry.removeprefix(_ASIDE)
-        if name == entry or not store.is_valid_name(name):
-            continue
-        lock = None if name == held else take_lock(_lock_path(name))
-        if name == held or lock is not None:
-            _remove_tree(f"{store.MACHINES_DIR}/{entry}")
-        if lock is not None:
-            drop_lock(_lock_path(name), lock)
-
-
-def _remove_tree(path: str) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _lock_path(name: str) -> str:
-    """Return the lock of an image, where systemd's tools have it too."""
-    return f"{store.MACHINES_DIR}/.#{name}.lck"
+    return path
 
 
 def _open_log(name: str) -> tuple[str, int]:
@@ -204,12 +139,3 @@ def _remove_log(path: str) -> None:
         os.unlink(path)
     except OSError:  # as little worth a failure as its making
         pass
-
-
-def _sync(path: str) -> None:
-    """Write the file system out, so that a crash cannot leave the image hollow; syncfs(2)."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        check(libc.syncfs(fd), "syncfs", path)
-    finally:
-        os.close(fd)

@@ -179,11 +179,16 @@ def check_tree(root: str, shown: str = "") -> None:
     host = os.stat("/")
     if (found.st_dev, found.st_ino) == (host.st_dev, host.st_ino):
         raise ConfigError(f"{shown} is the root of this host, which runs already")
-    if not any(_regular(root, path) for path in _OS_RELEASE):
+    if not has_os_release(root):
         raise ConfigError(
             f"{shown} has no os-release file, so it is not the root of an operating system",
             "'pymachine pull debian' makes one.",
         )
+
+
+def has_os_release(root: str) -> bool:
+    """Say whether a directory is the root of an operating system; os-release(5)."""
+    return any(_regular(root, path) for path in _OS_RELEASE)
 
 
 def find_init(root: str, shown: str = "") -> str:

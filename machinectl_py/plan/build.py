@@ -254,18 +254,6 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         root.AttachSource(
             source=unix_export_dir(spec.name), target=unix_export.INSIDE, recursive=False
         ),
-        api.OwnBootId(),
-        api.OwnKmsg(),
-    ]
-    if not spec.api_writable:
-        steps.append(
-            api.ProtectProc(
-                read_only=_READ_ONLY_PROC,
-                writable=_writable_proc(spec),
-                hidden=_HIDDEN_PROC,
-            )
-        )
-    steps += [
         *build_identity.credentials(spec),
         *build_identity.attach_journal_socket(spec),
         *build_identity.bind_users(spec, facts),
@@ -279,7 +267,21 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps += build_mounts.attach(spec, facts, "late")
     steps += build_identity.host_files(spec, facts)
     steps += build_identity.attach_journal(spec, facts)
+    steps += build_users.lock_mounts(spec)
+    steps += _own_proc(spec)
+    steps += build_mounts.attach(spec, facts, "proc")
     return (*steps, root.ShareMounts(), tunnel.OpenTunnel())
+
+
+def _own_proc(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the steps that cover parts of /proc; locked, no other proc could be mounted inside."""
+    steps: tuple[Step, ...] = (api.OwnBootId(), api.OwnKmsg())
+    if spec.api_writable:
+        return steps
+    protect = api.ProtectProc(
+        read_only=_READ_ONLY_PROC, writable=_writable_proc(spec), hidden=_HIDDEN_PROC
+    )
+    return (*steps, protect)
 
 
 def _writable_proc(spec: MachineSpec) -> tuple[str, ...]:

@@ -52,8 +52,10 @@ def take_root(
             "--volatile=overlay keeps in memory what the machine writes.",
         )
     parts = _attached(found)
+    # What is copied is read alone.
+    lock = _lock(spec, found, number, shared=read_only or ephemeral)
     steps: list[Step] = [
-        _lock(spec, found, number, shared=read_only or ephemeral),  # what is copied is read alone
+        *((lock,) if spec.rootfs.lock else ()),
         disk.OpenImage(
             image=spec.root,
             read_only=read_only and not ephemeral,

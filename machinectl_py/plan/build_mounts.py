@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.step import Step
 
     Custom = BindMount | TmpfsMount | OverlayMount | InaccessibleMount
-    When = Literal["early", "late"]
+    When = Literal["early", "late", "proc"]
 
 _TEMPORARIES = "/var/tmp"
 _NEEDED = (("run",), ("run", "host"), ("run", "host", "incoming"))
@@ -235,24 +235,27 @@ def attach(spec: MachineSpec, facts: HostFacts, when: When) -> tuple[Step, ...]:
     Args:
         spec: of the machine.
         facts: of the host.
-        when: "early" are those below /run/host and /sys, before these become read-only; "late"
-            the others.
+        when: "early" are those below /run/host and /sys, before these become read-only; "proc"
+            those in /proc, after the machine's own there; "late" the others.
     """
     steps: list[Step] = []
     mounts = custom(spec, facts)
     whole_sys = any(parts(target_of(mount)) == ("sys",) for mount in mounts)
     for mount in mounts:
         names = parts(target_of(mount))
-        if names and _is_early(names, whole_sys) == (when == "early"):
+        if names and _when(names, whole_sys) == when:
             steps.append(_attach(mount))
     return tuple(steps)
 
 
-def _is_early(names: tuple[str, ...], whole_sys: bool) -> bool:
+def _when(names: tuple[str, ...], whole_sys: bool) -> When:
+    if names[:1] == ("proc",):
+        return "proc"
     if names[:2] == ("run", "host"):
-        return True
+        return "early"
     # The cgroups are mounted after the early ones.
-    return names[:1] == ("sys",) and names[:3] != ("sys", "fs", "cgroup") and not whole_sys
+    in_sys = names[:1] == ("sys",) and names[:3] != ("sys", "fs", "cgroup") and not whole_sys
+    return "early" if in_sys else "late"
 
 
 def _attach(mount: Custom) -> Step:

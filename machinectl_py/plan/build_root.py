@@ -97,9 +97,10 @@ def _take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         inode=facts.root_inode,
         shared=_overlays(spec, facts) or _only_reads(spec, facts),
     )
+    locks = (lock,) if spec.rootfs.lock else ()
     if layer and layer != spec.rootfs.layer:
-        return (lock, ephemeral.MakeLayer(root=spec.root, layer=layer))
-    return (lock,)
+        return (*locks, ephemeral.MakeLayer(root=spec.root, layer=layer))
+    return locks
 
 
 def devices(facts: HostFacts) -> tuple[str, ...]:

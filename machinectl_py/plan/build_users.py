@@ -6,6 +6,7 @@ from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.plan.bind_users import bound_users
 from machinectl_py.plan.build_mounts import layer_of, place_of
 from machinectl_py.plan.steps import api, cgroup, layers, users
+from machinectl_py.plan.steps import lock_mounts as locks
 from machinectl_py.plan.users import plan_users
 
 TYPE_CHECKING = False
@@ -87,6 +88,7 @@ def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         users.MakeApiMounts(own_network=spec.private_network),
         cgroup.OwnCgroup(),
         users.OwnUnixExport(machine=spec.name),
+        locks.StartLocker(),
     )
 
 
@@ -112,6 +114,13 @@ def mount_sys(spec: MachineSpec, writable: Step) -> tuple[Step, ...]:
     if made_outside:
         raise ConfigError("In a user namespace the API file systems cannot be writable")
     return (writable,)
+
+
+def lock_mounts(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the steps after which root inside cannot undo the mounts made so far."""
+    if spec.users.mode == "no":
+        return ()
+    return (locks.LockMounts(), locks.EndLocker())
 
 
 def await_outside(spec: MachineSpec) -> tuple[Step, ...]:

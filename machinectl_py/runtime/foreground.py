@@ -303,7 +303,7 @@ def _again(build: Build) -> tuple[Build, _Early]:
     from machinectl_py.runtime.again import build_again, prepare_again
 
     context = build.context
-    kept = {slot: context.number(slot) for slot in ("lock", "root-lock")}
+    kept = {slot: context.number(slot) for slot in ("lock", "root-lock") if slot in context.slots}
     made = prepare_again(build.spec, build.facts, kept | held(context.slots))
     early = _Early(made)
     try:

@@ -118,7 +118,7 @@ class Background:
         self.walk.on_message = self._heard
         self.progress: Callable[[str], None] = lambda _text: None
         self.built = self.gone = False
-        self.ready = 0
+        self.ready, self.status = 0, ""
         self.ended: dict[str, Any] | None = None
 
     def start(self, *, wait: bool, timeout: float) -> Started:
@@ -173,9 +173,10 @@ class Background:
             poll = select.poll()
             poll.register(peer.socket.fileno(), select.POLLIN)
             if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+                said = f" It said last: {self.status}" if self.status else ""
                 raise PymachineError(
                     f"Machine '{self.spec.name}' did not become ready in time, and was ended",
-                    "--timeout= gives it more, --no-wait does not wait.",
+                    f"--timeout= gives it more, --no-wait does not wait.{said}",
                 )
         self.walk.turn()
 
@@ -189,6 +190,7 @@ class Background:
         if message.get("ready"):
             self.ready = message["ready"]
         if message.get("status"):
+            self.status = "".join(c for c in message["status"] if c.isprintable())
             self.progress(message["status"])
         if "ended" in message:
             self.ended = message["ended"]

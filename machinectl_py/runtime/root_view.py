@@ -6,6 +6,7 @@ import os
 import stat
 
 from machinectl_py.errors import DeniedError, NotFoundError, PymachineError
+from machinectl_py.kernel.paths import open_in_root
 from machinectl_py.plan.disk import DiskFacts, DiskPartition, ImageFacts, VerityFacts
 from machinectl_py.record import Record
 
@@ -30,8 +31,10 @@ class RootView(Record):
 
     root: str  # the directory, or the image
     tree: str  # a path by which this process sees what is in it
+    inner: str  # the same of what becomes /, which --pivot-root= has be a directory of the tree
     image: ImageFacts | None = None
     mount: int = -1  # descriptor of the mount that `tree` stands on
+    directory: int = -1  # of `inner`, if that is not `tree`
     notice: str = ""  # for the user
 
     def __enter__(self) -> Self:
@@ -40,8 +43,9 @@ class RootView(Record):
 
     def __exit__(self, *_error: object) -> None:
         """Let go of the image."""
-        if self.mount >= 0:
-            os.close(self.mount)
+        for fd in (self.mount, self.directory):
+            if fd >= 0:
+                os.close(fd)
 
 
 def view_root(root: str, rootfs: RootSpec, *, ids: bool = False) -> RootView:
@@ -54,12 +58,12 @@ def view_root(root: str, rootfs: RootSpec, *, ids: bool = False) -> RootView:
 
     Raises:
         DeniedError: it is an image, and the caller is not root.
-        NotFoundError: there is no such image.
+        NotFoundError: there is no such image, or no directory that it is to pivot to.
         PymachineError: the image is damaged, or may or can not be used; names it.
     """
     if not rootfs.image:
         tree, mount = _view_layers(root, rootfs) if rootfs.layer else (root, -1)
-        return RootView(root=root, tree=tree, mount=mount)
+        return _with_inner(RootView(root=root, tree=tree, inner=tree, mount=mount), rootfs)
     if os.geteuid():
         raise DeniedError("Only root may use disk images", "Try again with sudo.")
     try:
@@ -67,7 +71,7 @@ def view_root(root: str, rootfs: RootSpec, *, ids: bool = False) -> RootView:
     except OSError as error:
         raise NotFoundError(f"{root}: {error.strerror}") from error
     try:
-        return _view(image, root, rootfs, ids)
+        return _with_inner(_view(image, root, rootfs, ids), rootfs)
     except PymachineError as error:
         message = error.message if root in error.message else f"{root}: {error.message}"
         raise type(error)(message, error.hint) from error
@@ -87,6 +91,18 @@ def _view_layers(lowest: str | int, rootfs: RootSpec) -> tuple[str, int]:
     if isinstance(lowest, int):
         os.close(lowest)
     return f"/proc/self/fd/{mount}", mount
+
+
+def _with_inner(view: RootView, rootfs: RootSpec) -> RootView:
+    if not rootfs.pivot_new:
+        return view
+    try:
+        fd = open_in_root(view.tree, rootfs.pivot_new, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise NotFoundError(
+            f"{rootfs.pivot_new} in {view.root}, which --pivot-root= names: {error.strerror}"
+        ) from error
+    return view.replace(inner=f"/proc/self/fd/{fd}", directory=fd)
 
 
 def _view(image: int, root: str, rootfs: RootSpec, ids: bool) -> RootView:
@@ -119,7 +135,7 @@ def _view(image: int, root: str, rootfs: RootSpec, ids: bool) -> RootView:
     if disk.unused_verity:
         notice = f"{root} has verity data, and no root hash is known: it is not authenticated"
     found = ImageFacts(disk=facts, tree=tree, unmappable=view.unmappable)
-    return RootView(root=root, tree=tree, image=found, mount=mount, notice=notice)
+    return RootView(root=root, tree=tree, inner=tree, image=found, mount=mount, notice=notice)
 
 
 def _number(status: os.stat_result) -> str:

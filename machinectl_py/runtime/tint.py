@@ -7,13 +7,17 @@ import os
 _ESCAPE, _NEWLINE, _RETURN, _BELL = 0x1B, 0x0A, 0x0D, 0x07
 _LONGEST = 64  # bytes of a control sequence that we remember
 _ERASE_LINE, _ERASE_SCREEN, _NORMAL = b"\x1b[K", b"\x1b[J", b"\x1b[0m"
+_NO = ("0", "no", "n", "false", "f", "off")
 _PUSH_TITLE, _POP_TITLE = b"\x1b[22;2t", b"\x1b[23;2t"
 
 
 def takes_color(fd: int) -> bool:
     """Say whether a descriptor is a terminal that knows colours, which its user wants."""
     dumb = os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
-    return os.isatty(fd) and not dumb and not os.environ.get("NO_COLOR")
+    # systemd's own variable comes before that of all tools; https://no-color.org
+    asked = os.environ.get("SYSTEMD_COLORS", "").lower()
+    refused = asked in _NO if asked else bool(os.environ.get("NO_COLOR"))
+    return os.isatty(fd) and not dumb and not refused
 
 
 class Tint:

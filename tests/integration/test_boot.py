@@ -137,3 +137,16 @@ def test_an_interrupted_boot_leaves_nothing(pymachine, tree, machine):
             continue
         assert "Traceback" not in stderr
         assert not os.path.exists(f"/run/pymachine/machines/{machine}")
+
+
+@pytest.mark.parametrize("options", [["--volatile=yes"], ["--volatile=state"], []])
+def test_a_first_boot_waits_for_no_answers(each_tree, machine, pymachine, options):
+    """Nobody is at its console, on which systemd-firstboot(1) would ask for a locale and more."""
+    for name in ("machine-id", "locale.conf", "localtime", "default/locale"):
+        each_tree.joinpath("etc", name).unlink(missing_ok=True)
+    done = pymachine("boot", "-D", each_tree, "-M", machine, "--timeout=40", *options)
+    assert done.returncode == 0, done.stderr
+    shown = pymachine("exec", machine, "--", "cat", "/proc/1/cmdline").stdout
+    assert shown.split("\0")[1] == "systemd.firstboot=off"
+    state = pymachine("exec", machine, "--", "systemctl", "is-system-running", "--wait").stdout
+    assert state == "running\n"

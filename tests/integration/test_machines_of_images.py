@@ -258,6 +258,19 @@ def test_a_commit_makes_an_image_that_stands_alone(do, sh, kind, pymachine):
     do("remove", "golden")
 
 
+def test_a_machine_is_exported_as_it_is(do, sh, kind, pymachine, tmp_path):
+    do("create", "debian", "web")
+    sh("web", "echo 1 >/own; rm -r /usr/share/doc")
+    do("export-tar", "-q", "web", tmp_path / "web.tar")
+    listing = subprocess.run(
+        ["tar", "-tf", tmp_path / "web.tar"], check=True, capture_output=True, text=True
+    )
+    names = set(listing.stdout.splitlines())
+    assert {"./own", "./etc/os-release"} <= names
+    assert "./usr/share/doc/" not in names
+    assert "no disk image" in one_error(pymachine("export-raw", "-q", "web", tmp_path / "web.raw"))
+
+
 def test_a_machine_that_runs_is_frozen_for_a_snapshot(do, sh, kind, pymachine):
     do("boot", "debian", "-M", "web")
     do("exec", "web", "--", "sh", "-c", "echo 1 >/own; sync")

@@ -50,6 +50,75 @@ def test_the_root_is_the_working_directory_and_gives_the_name(pymachine, tree):
     assert done.stdout.strip() == tree.name.replace("_", "").rstrip("-")
 
 
+def test_a_pipe_has_what_the_payload_says_alone(nspawn):
+    done = nspawn("--pipe", "/bin/sh", "-c", "echo out; echo err >&2")
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+
+
+def test_options_that_need_a_value_take_the_next_word(nspawn):
+    done = nspawn(
+        "-q", "--no-new-privileges", "yes", "/bin/grep", "NoNewPrivs", "/proc/self/status"
+    )
+    assert done.stdout.split() == ["NoNewPrivs:", "1"]
+
+
+def test_an_older_name_of_the_user_is_understood_and_the_user_manager_refused(nspawn):
+    for words in (("--user=nobody",), ("--user", "nobody")):
+        done = nspawn("-q", *words, "/bin/id", "-un")
+        assert done.stdout == "nobody\n"
+        assert "--uid=" in done.stderr
+    done = nspawn("-q", "--user", "--", "/bin/id")
+    assert done.returncode == 1
+    assert "service manager (--user) are not supported" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "listed"),
+    [
+        ("--kill-signal", "SIGRTMIN+3"),
+        ("--capability", "cap_net_admin"),
+        ("--rlimit", "NOFILE"),
+        ("--resolv-conf", "copy-uplink"),
+        ("--console", "autopipe"),
+    ],
+)
+def test_help_as_a_value_lists_the_values(pymachine, option, listed):
+    done = pymachine("nspawn", f"{option}=help")
+    assert done.returncode == 0
+    assert listed in done.stdout.split("\n")
+
+
+def test_help_is_shown_among_other_options(pymachine):
+    done = pymachine("nspawn", "-q", "--boot", "-h", "--nonsense")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("pymachine nspawn ")
+
+
+def test_the_directory_to_pivot_to_is_what_is_looked_at(tree, nspawn):
+    inner = tree / "inner"
+    for name in ("usr/lib", "etc"):
+        (inner / name).mkdir(parents=True)
+    done = nspawn("-q", "--boot", "--pivot-root=/inner")
+    assert "has no os-release file" in done.stderr
+    (inner / "usr/lib/os-release").write_text("ID=inner\n")
+    assert "has no init" in nspawn("-q", "--boot", "--pivot-root=/inner").stderr
+    assert "--pivot-root= names" in nspawn("-q", "--pivot-root=/none", "/bin/true").stderr
+
+
+def test_a_template_is_not_copied_for_an_ephemeral_machine(tree, pymachine, machine, tmp_path):
+    words = (f"--template={tree}", "--ephemeral", "-q", "-M", machine)
+    target = tmp_path / "new"
+    done = pymachine("nspawn", *words, "-D", target, "/bin/true")
+    assert (done.returncode, target.exists()) == (1, False)
+    assert pymachine("nspawn", *words, "/bin/echo", "yes").stdout == "yes\n"
+
+
+def test_the_hosts_own_root_is_refused(pymachine, machine):
+    done = pymachine("nspawn", "-q", "-D", "/", "-M", machine, "/bin/true")
+    assert done.returncode == 1
+    assert "The host's own root cannot be a machine's" in done.stderr
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -56,7 +56,7 @@ def builders():
             words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if f"{MACHINES}/.pull-pymtest".encode() in words:
+        if f"{MACHINES}/.#pymtest.new".encode() in words:
             found.append(int(entry))
     return found
 
@@ -67,7 +67,7 @@ def assert_nothing_left():
         time.sleep(0.02)
     assert not builders()
     assert os.listdir(MACHINES) == []
-    assert ".pull-" not in Path("/proc/self/mountinfo").read_text()
+    assert ".#pymtest" not in Path("/proc/self/mountinfo").read_text()
 
 
 def assert_one_line(error, text):
@@ -156,7 +156,7 @@ def test_what_a_killed_pull_left_goes_with_the_next(machines, pymachine):
     while builders() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not builders()
-    assert ".pull-pymtest" in os.listdir(MACHINES)
+    assert ".#pymtest.new" in os.listdir(MACHINES)
     done = pymachine("pull", "debian", "--name=pymtest", "--suite=nosuchsuite", timeout=120)
     assert done.returncode == 1
     assert_nothing_left()
@@ -167,7 +167,7 @@ def test_second_pull_of_the_same_name_is_refused(machines, pymachine):
     wait_for(process, "choosing the essential")
     second = pymachine("pull", "debian", "--name=pymtest")
     assert second.returncode == 1
-    assert_one_line(second.stderr, "is being pulled")
+    assert_one_line(second.stderr, "is being made")
     assert process.poll() is None
     process.terminate()
     process.communicate(timeout=10)

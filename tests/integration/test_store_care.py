@@ -154,12 +154,13 @@ def test_what_a_crash_left_is_found_and_mended(do, sh, kind, pymachine):
     (STORE / "tmp/fedcba9876543210/tree").mkdir(parents=True)
     (STORE / "machines/.db.4711").write_text('{"driver": ')
     (IMAGES / ".#pymachine.abc/tree").mkdir(parents=True)
+    (IMAGES / ".#other.new/etc").mkdir(parents=True)
     checked = pymachine("fsck", "--check")
     assert checked.returncode == 1
-    assert checked.stdout.count("can be mended") == 4
+    assert checked.stdout.count("can be mended") == 5
     mended = pymachine("fsck")
-    assert (mended.returncode, mended.stdout.count(": mended")) == (0, 4)
-    assert not (IMAGES / ".#pymachine.abc").exists()
+    assert (mended.returncode, mended.stdout.count(": mended")) == (0, 5)
+    assert os.listdir(IMAGES) == ["debian"]
     whole = pymachine("fsck")
     assert (whole.returncode, whole.stdout) == (0, "")
     assert sh("web", "cat /own") == "1\n"

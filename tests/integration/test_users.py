@@ -17,11 +17,15 @@ from pathlib import Path
 import pytest
 
 from machinectl_py.config.spec import (
+    BindMount,
     BindUserSpec,
     CredentialSpec,
+    InaccessibleMount,
     NetworkSpec,
+    OverlayMount,
     Rlimit,
     RootSpec,
+    TmpfsMount,
     UsersSpec,
 )
 from machinectl_py.kernel.capabilities import parse_names
@@ -349,6 +353,149 @@ def test_ranges_for_nested_machines_are_mapped_as_they_are(plain_tree, machine):
     assert rows == ["0", base, str(SIZE), one, one, str(SIZE), other, other, str(SIZE)]
     assert len({base, one, other}) == 3
     assert not any(os.path.exists(lock_path(int(number))) for number in (base, one, other))
+
+
+# Mounts that root inside cannot undo
+
+# Of each mount: whether it can be made writable and whether it can be taken off, tried in a copy.
+PROBE_MOUNTS = """
+while read -r id parent device root target options rest; do
+    rw=-
+    case ",$options," in *,ro,*)
+        rw=held
+        unshare -m mount -o remount,bind,rw "$target" 2>/dev/null && rw=loose
+    esac
+    off=held
+    unshare -m umount -l "$target" 2>/dev/null && off=loose
+    echo "$target $rw $off"
+done < /proc/self/mountinfo
+"""
+
+
+def probed_mounts(shown):
+    rows = [line.split() for line in shown.splitlines()]
+    return {target: (rw, off) for target, rw, off in rows}
+
+
+@pytest.fixture
+def private_source():
+    """Give a directory on a tmpfs, whose ids can be mapped, with a file of root of the host."""
+    path = Path(tempfile.mkdtemp(prefix="pymachine-source-", dir="/var/tmp"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path], check=True)
+    try:
+        (path / "file").write_text("of the host")
+        (path / "one").mkdir()
+        (path / "two").mkdir()
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+        path.rmdir()
+
+
+def locked_things(source):
+    """Return the changes to a spec for a machine with mounts of all kinds."""
+    mounts = (
+        BindMount(source=str(source), target="/mnt", read_only=True, idmap="idmap"),
+        BindMount(source=str(source), target="/media", read_only=True),
+        TmpfsMount(target="/var/tmp"),
+        OverlayMount(
+            target="/opt", lower=(f"{source}/one",), upper=f"{source}/two", read_only=True
+        ),
+        InaccessibleMount(hidden="/etc/shadow"),
+    )
+    return {"mounts": mounts, "rootfs": RootSpec(read_only=True)}
+
+
+@pytest.mark.parametrize("network", ["host", "private"])
+def test_root_inside_cannot_undo_mounts(plain_tree, machine, private_source, network):
+    changes = locked_things(private_source) | {"network": NetworkSpec(kind=network)}
+    found = probed_mounts(shell(plain_tree, machine, PROBE_MOUNTS, **changes))
+    in_proc = {target for target in found if target.startswith("/proc/")}
+    outside = {target: found[target] for target in found.keys() - in_proc}
+    assert {"/", "/mnt", "/media", "/opt", "/etc/shadow", "/sys", "/sys/class"} < outside.keys()
+    assert {target: kept for target, kept in outside.items() if "loose" in kept} == {}
+    for target in ("/", "/mnt", "/media", "/opt", "/etc/shadow", "/run/host", "/sys", "/sys/class"):
+        assert outside[target] == ("held", "held"), target
+    assert in_proc  # as systemd-nspawn's, not locked: see the next test
+
+
+def test_a_copy_of_a_read_only_mount_is_no_more_writable(plain_tree, machine, private_source):
+    script = (
+        "mount --bind /mnt /run && mount -o remount,bind,rw /run; echo $?;"
+        " mount --rbind /mnt /run && mount -o remount,bind,rw /run; echo $?;"
+        " touch /mnt/file 2>/dev/null; echo $?"
+    )
+    spec = specs.make_spec(
+        plain_tree,
+        machine,
+        "/bin/sh",
+        "-c",
+        script,
+        users=MAPPED,
+        **locked_things(private_source),
+    )
+    done = specs.run(spec)
+    assert "0" not in done.stdout.split(), done
+    assert (private_source / "file").read_text() == "of the host"
+
+
+def test_a_machine_in_a_machine_has_a_proc_of_its_own(plain_tree, machine):
+    script = "mkdir /run/p && unshare -pfm mount -t proc proc /run/p && echo made"
+    assert shell(plain_tree, machine, script) == "made\n"
+
+
+def test_the_tunnel_leads_to_locked_mounts_and_reboots_do_not_loosen_them(
+    pymachine, plain_tree, machine, private_source
+):
+    boot(plain_tree, machine, **locked_things(private_source) | {"rootfs": RootSpec()})
+    first = read_state(machine).leader
+    for _ in range(2):
+        tried = pymachine("exec", machine, "--", "/bin/sh", "-c", PROBE_MOUNTS)
+        found = probed_mounts(tried.stdout)
+        for target in ("/mnt", "/media", "/etc/shadow", "/run/host/incoming", "/sys"):
+            assert found[target] == ("held", "held"), (target, tried)
+        if read_state(machine).leader != first:
+            break
+        assert pymachine("reboot", machine).returncode == 0
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            state = read_state(machine)
+            if state.leader != first and state.phase == "running":
+                break
+            time.sleep(0.1)
+    assert read_state(machine).leader != first
+    assert pymachine("poweroff", machine).returncode == 0
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-nspawn") is None or not os.path.isdir("/run/systemd/system"),
+    reason="needs systemd-nspawn, which needs systemd",
+)
+def test_what_systemd_nspawn_locks_is_locked(plain_tree, machine, private_source):
+    source = private_source
+    options = [f"--bind-ro={source}:/mnt:idmap", f"--bind-ro={source}:/media"]
+    options += ["--read-only", "--tmpfs=/var/tmp", f"--overlay-ro={source}/one:{source}/two:/opt"]
+    options += ["--inaccessible=/etc/shadow", f"--private-users={BASE}", "--pipe"]
+    options += ["--private-users-ownership=map", "--private-network", "--register=no"]
+    nspawn = ["systemd-nspawn", "--quiet", f"--directory={plain_tree}", *options]
+    done = subprocess.run(
+        [*nspawn, "/bin/sh", "-c", PROBE_MOUNTS],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if "Failed to mount proc" in done.stderr:
+        pytest.skip("systemd-nspawn before 254 mounts no proc where the host's is covered")
+    assert done.returncode == 0, done
+    theirs = probed_mounts(done.stdout)
+    changes = locked_things(private_source) | {"network": NetworkSpec(kind="private")}
+    ours = probed_mounts(shell(plain_tree, machine, PROBE_MOUNTS, **changes))
+    assert theirs["/mnt"] == theirs["/etc/shadow"] == ("held", "held")
+    for target, (rw, off) in theirs.items():
+        if target in ours:
+            assert rw != "held" or ours[target][0] == "held", target
+            assert off != "held" or ours[target][1] == "held", target
 
 
 # Owners of files

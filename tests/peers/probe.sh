@@ -4,7 +4,8 @@
 # /host-namespaces holds the host's, as `readlink /proc/self/ns/*` prints them; the facts come into
 # /probe.out, whole.
 set -u
-fds=$(for fd in /proc/1/fd/*; do echo "${fd##*/} $(readlink "$fd")"; done)
+# Once the shell has closed its end of the pipe that this goes through.
+fds=$(sleep 0.2; for fd in /proc/1/fd/*; do echo "${fd##*/} $(readlink "$fd")"; done)
 exec >/probe.new
 say() {
     printf '%s\t%s\t%s\n' "$1" "$2" "$3"

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "machinectl_py"
 
-GROUND = {"", "errors", "record", "codec", "thirdparty"}  # "" is the version
+GROUND = {"", "errors", "record", "codec", "log", "thirdparty"}  # "" is the version
 # Each layer and what it may import besides its own.
 LAYERS = {
     "kernel": GROUND,

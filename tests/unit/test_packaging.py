@@ -108,7 +108,7 @@ def complete(script, *words):
 
 def test_bash_completes_verbs_options_and_choices(destination):
     script = destination / "usr/share/bash-completion/completions/pymachine"
-    assert complete(script, "pu") == ["pull"]
+    assert complete(script, "plan") == ["plan"]
     assert complete(script, "pull", "--su") == ["--suite="]
     assert complete(script, "pull", "--variant", "=") == ["minbase", "important", "standard"]
     assert complete(script, "pull", "--variant", "=", "st") == ["standard"]

@@ -51,6 +51,11 @@ def test_the_last_of_several_counts_unless_they_add_up():
     assert understood("--bind=a --bind b") == ({"bind": ["a", "b"]}, [])
 
 
+def test_options_come_in_the_order_in_which_each_was_said_last():
+    values, _ = understood("--signal=1 --json=short --signal=2")
+    assert list(values) == ["json", "signal"]
+
+
 def test_an_empty_value_is_a_value():
     assert understood("--signal=") == ({"signal": ""}, [])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from machinectl_py.errors import ConfigError, UnsupportedError
-from machinectl_py.images import finish, mirror, pull, store
+from machinectl_py.images import aside, finish, mirror, pull, store
 from machinectl_py.images.mirror import Source
 from machinectl_py.images.mmdebstrap import Recipe, Watcher
 from machinectl_py.kernel.locks import drop_lock, take_lock
@@ -160,12 +160,12 @@ def test_other_distributions_are_refused_with_what_is_supported():
 
 def test_stale_trees_go_and_those_of_a_pull_under_way_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "MACHINES_DIR", str(tmp_path))
-    for name in (".pull-dead", ".pull-alive", "image", ".hidden"):
+    for name in (".#dead.new", ".#alive.new", "image", ".hidden"):
         (tmp_path / name / "etc").mkdir(parents=True)
     lock = take_lock(str(tmp_path / ".#alive.lck"))
-    pull.remove_stale()
+    aside.remove_stale()
     drop_lock(str(tmp_path / ".#alive.lck"), lock)
-    assert {path.name for path in tmp_path.iterdir()} == {".pull-alive", "image", ".hidden"}
+    assert {path.name for path in tmp_path.iterdir()} == {".#alive.new", "image", ".hidden"}
 
 
 @pytest.fixture

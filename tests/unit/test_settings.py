@@ -169,8 +169,10 @@ def test_what_is_read_is_written_so_that_it_is_read_again(row, text):
 def test_option_key_spec_and_show_say_the_same(row, text, tmp_path):
     """An option makes the spec that its key makes, and the spec's settings make it again."""
     context = "[Network]\nPrivate=yes\n" if row.field == "ports" else ""
-    if row.field == "bind_user":
+    if row.field.startswith("bind_user"):
         context = "[Exec]\nPrivateUsers=pick\n"
+    if row.field == "bind_user_shell":
+        context += "[Files]\nBindUser=carol\n"
     if row.field == "ambient_capability":
         context = "[Exec]\nCapability=all\n"
     if row.field in ("load_credentials", "credentials", "seccomp_profile"):
@@ -216,6 +218,65 @@ def test_with_override_the_file_has_the_last_word(tmp_path):
     options = from_options({"hostname": "mine", "chdir": "/srv"}, SETTINGS)
     spec = make_spec(merge(options, files, SETTINGS, "override"), frame())
     assert (spec.hostname, spec.payload.working_directory) == ("file", "/srv")
+
+
+def with_override(tmp_path, text, **options):
+    files, _ = read(tmp_path, text)
+    given = from_options({name.replace("_", "-"): v for name, v in options.items()}, SETTINGS)
+    return make_spec(merge(given, files, SETTINGS, "override"), frame())
+
+
+@pytest.mark.parametrize("text", ["Private=no", "MACVLAN=eth7", "VirtualEthernet=no"])
+def test_with_override_a_network_of_the_file_is_the_whole_network(tmp_path, text):
+    """As systemd-nspawn@.service has it, whose own option is --network-veth."""
+    network = with_override(tmp_path, f"[Network]\n{text}\n", network_veth="yes").network
+    assert not network.veth
+    assert network.kind == ("private" if "MACVLAN" in text else "host")
+
+
+def test_with_override_capabilities_add_up(tmp_path):
+    text = "[Exec]\nCapability=CAP_SYS_TIME\n"
+    spec = with_override(tmp_path, text, capability=["CAP_SYSLOG"])
+    assert spec.capabilities >> NUMBERS["CAP_SYS_TIME"] & 1
+    assert spec.capabilities >> NUMBERS["CAP_SYSLOG"] & 1
+
+
+def test_with_override_a_file_says_how_to_start_only_if_it_says_what(tmp_path):
+    files, _ = read(tmp_path, "[Exec]\nParameters=one\n")
+    options = from_options({"boot": "yes"}, SETTINGS)
+    assert merge(options, files, SETTINGS, "override").values == {
+        "boot": True,
+        "parameters": ("one",),
+    }
+    given = options.replace(values={"parameters": ("typed",)}, origins={"parameters": ""})
+    assert merge(given, files, SETTINGS, "override").values == {"parameters": ("typed",)}
+    files, _ = read(tmp_path, "[Exec]\nProcessTwo=yes\n")
+    assert merge(options, files, SETTINGS, "override").values == {"as_pid2": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "mode"),
+    [
+        ({"U": "yes", "private-users": "no"}, "no"),
+        ({"private-users": "no", "U": "yes"}, "pick"),
+    ],
+)
+def test_the_last_of_options_of_the_same_meaning_counts(options, mode):
+    values = merge(from_options(options, SETTINGS), EMPTY, SETTINGS, "yes")
+    assert make_spec(values, frame()).users.mode == mode
+
+
+def test_an_empty_value_takes_back_its_own_kind_alone(tmp_path):
+    text = "[Files]\nBind=/a\nTemporaryFileSystem=/t\nBind=\n"
+    text += "[Exec]\nLimitCPU=5\nLimitNOFILE=7\nLimitCPU=\n"
+    spec = spec_of_file(tmp_path, text)
+    assert [type(mount) for mount in spec.mounts] == [TmpfsMount]
+    limits = {limit.name: limit.soft for limit in spec.rlimits}
+    assert (limits["CPU"], limits["NOFILE"]) == (-1, 7)
+    given = {"forward-journal": "/j", "forward-journal-max-use": ["1G", ""]}
+    given["forward-journal-max-files"] = ["3"]
+    spec = make_spec(merge(from_options(given, SETTINGS), EMPTY, SETTINGS, "yes"), frame())
+    assert spec.journal_forward.limits == (("MaxFiles", "3"),)
 
 
 def test_an_empty_value_takes_back_what_stands_before(tmp_path):
@@ -344,6 +405,9 @@ def test_values_are_what_they_say(monkeypatch):
         ("number", "-1"),
         ("root-hash", "abc"),
         ("slice", ""),
+        ("journal-MaxUse", "much"),
+        ("journal-KeepFree", "1.G"),
+        ("journal-MaxFiles", "1K"),
     ],
 )
 def test_what_is_not_valid_says_what_is_expected(kind, text):
@@ -361,6 +425,9 @@ def test_what_is_not_valid_says_what_is_expected(kind, text):
         {"private_users": "pick", "private_users_ownership": "chown", "read_only": "yes"},
         {"ambient_capability": ["CAP_SYS_TIME"]},
         {"bind_user": ["alice"]},
+        {"bind_user_group": ["wheel"]},
+        {"bind_user_shell": "yes"},
+        {"forward_journal_max_use": ["1G"]},
         {"capability": ["CAP_NONE"]},
         {"restrict_address_families": ["AF_UNIX", "~AF_INET"]},
     ],
@@ -368,6 +435,56 @@ def test_what_is_not_valid_says_what_is_expected(kind, text):
 def test_settings_that_do_not_go_together_are_refused(options):
     with pytest.raises(ConfigError):
         spec_of_options(**options)
+
+
+def of_environment(values=EMPTY, **variables):
+    environment = {f"SYSTEMD_{name}": text for name, text in variables.items()}
+    return make_spec(merge(values, EMPTY, SETTINGS, "yes"), frame(environment=environment))
+
+
+def test_variables_of_systemd_nspawn_are_honoured():
+    assert of_environment().rootfs.lock
+    assert not of_environment(NSPAWN_LOCK="0").rootfs.lock
+    assert not of_environment(NSPAWN_TMPFS_TMP="no").tmpfs_tmp
+    assert of_environment(NSPAWN_API_VFS_WRITABLE="yes").api_writable
+    assert of_environment(NSPAWN_API_VFS_WRITABLE="network").api_writable_network
+    assert of_environment(SUPPRESS_SYNC="1").seccomp.suppress_sync
+    assert not of_environment(SECCOMP="off").seccomp.enabled
+    assert of_environment(NSPAWN_USE_CGNS="1", NSPAWN_UNIFIED_HIERARCHY="yes") == of_environment()
+
+
+@pytest.mark.parametrize("name", ["NSPAWN_LOCK", "NSPAWN_API_VFS_WRITABLE", "NSPAWN_TMPFS_TMP"])
+def test_a_variable_that_is_no_truth_value_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"\$SYSTEMD_{name}=maybe: expected yes or no"):
+        of_environment(**{name: "maybe"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("NSPAWN_USE_CGNS", "0"),
+        ("NSPAWN_UNIFIED_HIERARCHY", "no"),
+        ("NSPAWN_SHARE_SYSTEM", "1"),
+        ("NSPAWN_SHARE_NS_PID", "yes"),
+    ],
+)
+def test_a_machine_is_never_without_a_namespace(name, text):
+    with pytest.raises(UnsupportedError, match=name):
+        of_environment(**{name: text})
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, True),
+        ({"private-users": "pick"}, False),
+        ({"private-users": "identity"}, True),
+        ({"private-users": "pick", "private-network": "yes"}, True),
+    ],
+)
+def test_low_ports_of_the_hosts_network_are_not_for_user_namespaces(options, kept):
+    spec = of_environment(from_options(options, SETTINGS))
+    assert bool(spec.capabilities >> NUMBERS["CAP_NET_BIND_SERVICE"] & 1) is kept
 
 
 def test_what_is_not_supported_says_so():

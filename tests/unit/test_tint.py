@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from machinectl_py.runtime.tint import Tint
+from machinectl_py.runtime import tint as tint_module
+from machinectl_py.runtime.tint import Tint, takes_color
 
 SET = b"\x1b[44m"
 
@@ -12,6 +13,27 @@ SET = b"\x1b[44m"
 def painted(*pieces):
     tint = Tint("44")
     return b"".join(tint.paint(piece) for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({}, True),
+        ({"NO_COLOR": "1"}, False),
+        ({"SYSTEMD_COLORS": "0"}, False),
+        ({"SYSTEMD_COLORS": "16", "NO_COLOR": "1"}, True),
+        ({"TERM": "dumb", "SYSTEMD_COLORS": "1"}, False),
+    ],
+)
+def test_whether_there_are_colours_is_for_the_terminal_and_its_user_to_say(
+    monkeypatch, variables, wanted
+):
+    monkeypatch.setattr(tint_module.os, "isatty", lambda _fd: True)
+    for name in ("NO_COLOR", "SYSTEMD_COLORS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"TERM": "xterm"} | variables).items():
+        monkeypatch.setenv(name, value)
+    assert takes_color(1) is wanted
 
 
 def test_without_a_colour_output_passes_as_it_is():

@@ -7,7 +7,7 @@ import sys
 
 from machinectl_py.cli.machine_options import (
     BACKGROUND_OPTIONS,
-    find_init,
+    boot_argv,
     make_machine,
     read_values,
     resolve,
@@ -16,6 +16,7 @@ from machinectl_py.cli.parse import Arguments
 from machinectl_py.config.option import Option
 from machinectl_py.errors import ConflictError, NotFoundError, UsageError
 from machinectl_py.images import store
+from machinectl_py.log import shows_info
 from machinectl_py.runtime.launcher import Background
 from machinectl_py.runtime.state import is_supervised
 
@@ -51,18 +52,17 @@ def run(arguments: Arguments) -> int:
             f"Machine '{name}' is running already", f"'pymachine status {name}' shows it."
         )
     values = read_values(arguments, target)
-    init = find_init(target, values)
+    attach = arguments.flag("attach")
     spec, facts = make_machine(
         target,
         values,
         kind="boot",
-        argv=(init, *(target.words or values.get("parameters", ()))),
+        argv=boot_argv(target, values, answered=attach),
         console="background",
         foreground=False,
     )
     keep_unit = values.flag("keep_unit")
     timeout = arguments.number("timeout", 90)
-    attach = arguments.flag("attach")
     start = Background(spec, facts, log=1 if keep_unit else -1)
     progress = sys.stderr.isatty() and not arguments.flag("quiet")
     if progress:
@@ -77,7 +77,7 @@ def run(arguments: Arguments) -> int:
         _notify(f"MAINPID={started.supervisor}\nREADY=1\nSTATUS=Machine {name} is running.")
     if attach:
         return _attach(name)
-    if not arguments.flag("quiet"):
+    if not arguments.flag("quiet") and shows_info():
         _tell(name, started)
     return 0
 

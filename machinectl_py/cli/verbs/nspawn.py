@@ -14,10 +14,20 @@ from machinectl_py.cli.machine_options import (
     read_values,
     setting_options,
     settle,
+    warn,
 )
+from machinectl_py.config.merge import from_options
 from machinectl_py.config.option import Option
-from machinectl_py.errors import EXIT_FAILURE, ConfigError, NotFoundError, PymachineError
+from machinectl_py.config.table import SETTINGS
+from machinectl_py.errors import (
+    EXIT_FAILURE,
+    ConfigError,
+    PymachineError,
+    UnsupportedError,
+)
 from machinectl_py.images import store
+from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+from machinectl_py.log import shows_info
 from machinectl_py.managers.choose import systemd_runs
 from machinectl_py.runtime.foreground import follow_foreground
 
@@ -28,6 +38,9 @@ if TYPE_CHECKING:
     from machinectl_py.config.spec import ConsoleMode, PayloadKind
     from machinectl_py.runtime.foreground import Ending
 
+_USER_MANAGER = "-"  # --user alone; no name of a user
+# To systemd-nspawn the word after them is their value.
+_NEEDS_VALUE = ("--notify-ready", "--suppress-sync", "--no-new-privileges", "--register")
 USAGE = "nspawn [OPTION…] [COMMAND [ARGUMENT…]]"
 SUMMARY = "Do what systemd-nspawn does, option for option"
 DETAILS = """\
@@ -40,16 +53,24 @@ OPTIONS = (
     Option(name="--no-pager", help="no effect: nothing is paged"),
     Option(name="--no-ask-password", help="no effect: no password is asked for"),
     Option(name="--system", help="in the system's manager, which is the default"),
-    Option(name="--user", value="USER", help="an older name of --uid"),
+    Option(
+        name="--user",
+        value="USER",
+        optional_value=_USER_MANAGER,
+        takes_next=True,
+        help="an older name of --uid",
+    ),
     Option(name="--cleanup", help="remove what an interrupted run left, and exit"),
     Option(name="--version", help="print the version of systemd that this is like"),
     SETTINGS_OPTION,
-    *setting_options(),
+    *(
+        row.replace(optional_value="") if row.name in _NEEDS_VALUE else row
+        for row in setting_options()
+    ),
 )
 COMMAND = 0
 USAGE_STATUS = EXIT_FAILURE  # as systemd-nspawn's
 _COMPATIBLE_WITH = 257
-_NO = ("0", "no", "n", "false", "f", "off")
 
 
 def run(arguments: Arguments) -> int:
@@ -65,8 +86,10 @@ def _run(arguments: Arguments) -> int:
     if arguments.flag("version"):
         sys.stdout.write(f"systemd {_COMPATIBLE_WITH} (pymachine {__version__})\n")
         return 0
-    if arguments.given("user"):
-        arguments.values.setdefault("uid", arguments.text("user"))
+    if (listed := _help_for_values(arguments)) is not None:
+        sys.stdout.write("".join(f"{name}\n" for name in listed))
+        return 0
+    _take_user(arguments)
     target = _find(arguments)
     if arguments.flag("cleanup"):
         return _clean_up(target.name)
@@ -87,7 +110,8 @@ def _run(arguments: Arguments) -> int:
         foreground=True,
         service="systemd-nspawn",
     )
-    quiet = arguments.flag("quiet")
+    # With "pipe" standard error is the payload's.
+    quiet = arguments.flag("quiet") or console == "pipe" or not shows_info()
     if not quiet:
         _say(f"Spawning container {target.name} on {target.root}.")
         if console in ("interactive", "read-only"):
@@ -96,6 +120,38 @@ def _run(arguments: Arguments) -> int:
     if not quiet:
         _say(_describe(target.name, ending))
     return ending.nspawn_exit_status
+
+
+def _help_for_values(arguments: Arguments) -> tuple[str, ...] | None:
+    """Return the values that an option may have whose value is "help"; None if there is none."""
+    for row in setting_options():
+        if arguments.values.get(row.name[2:]) in ("help", ["help"]):
+            from machinectl_py.config.listing import possible_values
+
+            if listed := possible_values(row.kind, tuple(CAPABILITY_NAMES)):
+                return listed
+    return None
+
+
+def _is_ephemeral(arguments: Arguments) -> bool:
+    return bool(from_options(arguments.values, SETTINGS).values.get("ephemeral", False))
+
+
+def _take_user(arguments: Arguments) -> None:
+    """Take --user=USER for --uid=.
+
+    Raises:
+        UnsupportedError: it was given for the user's own service manager.
+    """
+    if not arguments.given("user"):
+        return
+    if arguments.text("user") == _USER_MANAGER:
+        raise UnsupportedError(
+            "Machines of a user's own service manager (--user) are not supported",
+            "--uid=USER runs the payload as a user of the machine.",
+        )
+    warn("--user= is an older name; use --uid=")
+    arguments.values.setdefault("uid", arguments.text("user"))
 
 
 def _say(text: str) -> None:
@@ -120,7 +176,7 @@ def _find(arguments: Arguments) -> Target:
     """Return the machine: by root, by name, or in the working directory.
 
     Raises:
-        PymachineError: there is none, or it is the host's own root.
+        PymachineError: there is none, or it gives no valid name.
     """
     name = arguments.text("machine")
     if name:
@@ -130,6 +186,9 @@ def _find(arguments: Arguments) -> Target:
         raise ConfigError("--directory= and --image= do not go together")
     root = arguments.text("directory") or image
     template = arguments.text("template")
+    if template and not root and _is_ephemeral(arguments):
+        root, template = template, ""  # as systemd-nspawn: --ephemeral --template= of old
+        del arguments.values["template"]
     if not root and template and name:
         root = f"{store.MACHINES_DIR}/{name}"
     elif template and not root:
@@ -137,10 +196,6 @@ def _find(arguments: Arguments) -> Target:
     elif not root and name:
         root = store.find_root(name)
     root = os.path.realpath(root or os.getcwd())
-    if root == "/" and not arguments.given("ephemeral"):
-        raise ConfigError(
-            "The host's own root cannot be a machine's", "--ephemeral runs a snapshot of it."
-        )
     return settle(arguments, name or _name_of(root), root, tuple(arguments.words))
 
 
@@ -155,20 +210,14 @@ def _name_of(root: str) -> str:
 
 
 def _payload(values: Values, target: Target) -> tuple[PayloadKind, tuple[str, ...]]:
-    """Return kind and argv of the payload; checks that the root can have it."""
+    """Return kind and argv of the payload."""
     booted, as_pid2 = values.flag("boot"), values.flag("as_pid2")
     if booted and as_pid2:
         raise ConfigError("--boot and --as-pid2 do not go together")
-    argv = target.words or values.get("parameters", ())
-    check = os.environ.get("SYSTEMD_NSPAWN_CHECK_OS_RELEASE") not in _NO
-    image = bool(values.get("image", ""))
+    argv = values.get("parameters", ())
     if booted:
-        if check and not image:
-            store.check_tree(target.root)
         return "boot", (find_init(target, values), *argv)
-    if not image and not os.path.isdir(f"{target.root}/usr"):
-        raise NotFoundError(f"{target.root} is not the root of an operating system: it has no /usr")
-    return ("as-pid2" if as_pid2 else "command"), tuple(argv)
+    return ("as-pid2" if as_pid2 else "command"), argv
 
 
 def _console(values: Values) -> ConsoleMode:

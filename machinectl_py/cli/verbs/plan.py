@@ -6,7 +6,7 @@ import sys
 
 from machinectl_py.cli.machine_options import (
     BACKGROUND_OPTIONS,
-    find_init,
+    boot_argv,
     make_machine,
     read_values,
     resolve,
@@ -38,12 +38,11 @@ def run(arguments: Arguments) -> int:
     """Print the plan."""
     target = resolve(arguments, fill=False)
     values = read_values(arguments, target)
-    words = target.words or values.get("parameters", ())
     spec, facts = make_machine(
         target,
         values,
         kind="boot",
-        argv=(find_init(target, values), *words),
+        argv=boot_argv(target, values),
         console="background",
         foreground=False,
     )

@@ -1,9 +1,16 @@
-"""`pymachine pull`: make an image from a distribution's packages."""
+"""`pymachine pull`: make an image from elsewhere: packages of a distribution, or a server."""
 
 from __future__ import annotations
 
-import os
-
+from machinectl_py.cli.transfers import (
+    KEYRING,
+    LIMIT,
+    QUIET,
+    VERIFY,
+    shown,
+    tell_made,
+    trust_of,
+)
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 
@@ -11,14 +18,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
 
-USAGE = "pull DISTRIBUTION [OPTION…]"
-SUMMARY = "Make an image from a distribution's own packages"
+USAGE = "pull DISTRIBUTION|REMOTE:IMAGE|URL [OPTION…]"
+SUMMARY = "Get an image: from a distribution's packages, or from a server"
 DETAILS = """
-Builds a directory in /var/lib/machines with mmdebstrap: a minimal system with systemd and D-Bus,
-from the mirrors and keyrings that apt on this host is set up with. It is built aside and renamed
-when complete. DISTRIBUTION is "debian".
+Of a DISTRIBUTION, which is "debian", it builds a directory in /var/lib/machines with mmdebstrap: a
+minimal system with systemd and D-Bus, from the mirrors and keyrings that apt on this host is set
+up with. It is built aside and renamed when complete. Root has no password in it: enter with
+'pymachine shell NAME', where passwd(1) sets one.
 
-Root has no password in it: enter with 'pymachine shell NAME', where passwd(1) sets one.
+A REMOTE is "images", the image server of Linux Containers, "ubuntu", or another that
+/etc/pymachine/remotes.conf has. What comes from there is verified by its checksum, and by a
+signature where the remote has a keyring.
+
+A URL is that of an archive or of a disk image, as its suffix says; 'pymachine pull-tar --help'
+tells how it is verified. One of OCI is docker://NAME:TAG, oci:DIRECTORY or oci-archive:FILE, which
+skopeo(1) and umoci(1) get; most of those have no systemd, and can be used by 'pymachine run' only.
 """
 EXAMPLE = "pymachine pull debian --suite=trixie --name=web"
 COMMAND = -1
@@ -39,39 +53,52 @@ OPTIONS = (
         many=True,
         help="install this package too; several by commas, or given again",
     ),
-    Option(name="--quiet", short="-q", help="show no progress"),
+    VERIFY,
+    KEYRING,
+    LIMIT,
+    QUIET,
 )
 
 
 def run(arguments: Arguments) -> int:
-    """Run the verb; print the image's directory."""
+    """Run the verb; print where the image is."""
     if len(arguments.words) != 1:
         raise UsageError(
-            "pull needs one DISTRIBUTION, such as 'debian'", f"Usage: pymachine {USAGE}"
+            "pull needs one SOURCE, such as 'debian' or 'images:debian/12'",
+            f"Usage: pymachine {USAGE}",
         )
-    from machinectl_py.cli.progress import ProgressLine
+    source = arguments.words[0]
+    return _pull(source, arguments) if ":" in source else _build(source, arguments)
+
+
+def _pull(source: str, arguments: Arguments) -> int:
+    from machinectl_py.images.transfer.pulls import pull_from
+
+    warnings = list[str]()
+    with shown(arguments, f"Pulling {source}") as progress:
+        path = pull_from(
+            source,
+            arguments.text("name"),
+            progress,
+            trust=trust_of(arguments),
+            warn=warnings.append,
+        )
+    tell_made(arguments, path, warnings)
+    return 0
+
+
+def _build(distribution: str, arguments: Arguments) -> int:
     from machinectl_py.images.pull import pull
 
     include = [name for value in arguments.texts("include") for name in value.split(",") if name]
-    distribution = arguments.words[0]
-    line = ProgressLine(f"Pulling {arguments.text('name', distribution)}")
-    try:
+    with shown(arguments, f"Pulling {arguments.text('name', distribution)}") as progress:
         path = pull(
             distribution,
             arguments.text("suite"),
             arguments.text("name"),
-            _say_nothing if arguments.flag("quiet") else line,
+            progress,
             variant=arguments.text("variant", "minbase"),
             include=tuple(include),
         )
-    finally:
-        line.clear()
-    print(path)  # noqa: T201
-    if not arguments.flag("quiet"):
-        name = os.path.basename(path)
-        os.write(2, f"Made in {line.seconds():.1f} s. Start it: pymachine boot {name}\n".encode())
+    tell_made(arguments, path, [])
     return 0
-
-
-def _say_nothing(_phase: str, _detail: str) -> None:
-    pass

@@ -40,7 +40,7 @@ def run(arguments: Arguments) -> int:
         raise UsageError("--pty excludes --pipe and --console=")
     target = resolve(arguments)
     values = read_values(arguments, target)
-    command = target.words or values.get("parameters", ())
+    command = values.get("parameters", ())
     if not command:
         raise UsageError("'run' needs a command", "To boot the machine: pymachine boot")
     mode = "interactive" if arguments.flag("pty") else values.get("console", "autopipe")
@@ -48,7 +48,7 @@ def run(arguments: Arguments) -> int:
         target,
         values,
         kind="as-pid2" if values.flag("as_pid2") else "command",
-        argv=tuple(command),
+        argv=command,
         console=_console(mode),
         foreground=True,
     )

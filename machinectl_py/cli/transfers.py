@@ -1,0 +1,92 @@
+"""What the verbs that bring images in and out have in common: options, progress, messages."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+from machinectl_py.config.option import Option
+from machinectl_py.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from machinectl_py.cli.parse import Arguments
+    from machinectl_py.images.transfer.pulls import Trust
+
+    Progress = Callable[[str, str], None]
+
+QUIET = Option(name="--quiet", short="-q", help="show no progress")
+LIMIT = Option(
+    name="--limit", value="SIZE", help="refuse what unpacks to more: bytes, or with K, M, G, T"
+)
+FORMAT = Option(
+    name="--format",
+    value="FORMAT",
+    choices=("uncompressed", "gzip", "bzip2", "xz", "zstd"),
+    help="compress so, whatever the file's suffix: uncompressed, gzip, bzip2, xz, zstd",
+)
+
+VERIFY = Option(
+    name="--verify",
+    value="MODE",
+    choices=("no", "checksum", "signature"),
+    help="believe what was downloaded: no, by checksum, by signature (the default)",
+)
+KEYRING = Option(name="--keyring", value="FILE", help="the signer's keys, instead of systemd's")
+
+
+def two_words(arguments: Arguments, verb: str, first: str, usage: str) -> tuple[str, str]:
+    """Return the words of a verb that takes one or two; "" for a second that is not there.
+
+    Raises:
+        UsageError: there are more, or none.
+    """
+    if not 1 <= len(arguments.words) <= 2:
+        raise UsageError(f"{verb} needs {first}", f"Usage: pymachine {usage}")
+    return arguments.words[0], arguments.words[1] if len(arguments.words) > 1 else ""
+
+
+def trust_of(arguments: Arguments) -> Trust:
+    """Return how a download is to be verified.
+
+    Raises:
+        ConfigError: the limit is no size.
+    """
+    from machinectl_py.images.transfer.flow import parse_size
+    from machinectl_py.images.transfer.pulls import Trust
+
+    return Trust(
+        mode=arguments.text("verify"),
+        keyring=arguments.text("keyring"),
+        limit=parse_size(arguments.text("limit")),
+    )
+
+
+@contextmanager
+def shown(arguments: Arguments, title: str) -> Iterator[Progress]:
+    """Give what shows progress on standard error, and take it away at the end."""
+    from machinectl_py.cli.progress import ProgressLine
+
+    line = ProgressLine(title)
+    try:
+        yield _say_nothing if arguments.flag("quiet") else line
+    finally:
+        line.clear()
+
+
+def tell_made(arguments: Arguments, path: str, warnings: list[str]) -> None:
+    """Print where an image is, and on standard error what is not as it should be, and what next."""
+    print(path)  # noqa: T201
+    told = [f"warning: {text}" for text in warnings[:10]]
+    if len(warnings) > 10:
+        told.append(f"warning: and {len(warnings) - 10} more")
+    if not arguments.flag("quiet"):
+        name = os.path.basename(path).removesuffix(".raw")
+        told.append(f"Start it: pymachine boot {name}")
+    os.write(2, "".join(f"{line}\n" for line in told).encode(errors="surrogateescape"))
+
+
+def _say_nothing(_phase: str, _detail: str) -> None:
+    pass

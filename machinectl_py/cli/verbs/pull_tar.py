@@ -1,0 +1,45 @@
+"""`pymachine pull-tar`: make an image of an archive on a server."""
+
+from __future__ import annotations
+
+from machinectl_py.cli.transfers import (
+    KEYRING,
+    LIMIT,
+    QUIET,
+    VERIFY,
+    shown,
+    tell_made,
+    trust_of,
+    two_words,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.cli.parse import Arguments
+
+USAGE = "pull-tar URL [NAME] [OPTION…]"
+SUMMARY = "Download an archive and make an image of it"
+DETAILS = """
+URL begins with https://, http:// or file://. The image is called NAME, or as the file without its
+suffixes. A download that breaks off is taken up again, also by the next try.
+
+Before anything is unpacked, the file is verified by its checksum, and that by a signature: of
+FILE.sha256 or else of SHA256SUMS beside it, each signed in itself or by a file with .gpg or .asc
+added. The keys that count are in /etc/systemd/import-pubring.gpg, or else in
+/usr/lib/systemd/import-pubring.gpg.
+"""
+EXAMPLE = "pymachine pull-tar https://images.example.org/web.tar.xz"
+COMMAND = -1
+OPTIONS = (VERIFY, KEYRING, LIMIT, QUIET)
+
+
+def run(arguments: Arguments) -> int:
+    """Run the verb; print the image's directory."""
+    url, name = two_words(arguments, "pull-tar", "a URL", USAGE)
+    from machinectl_py.images.transfer.pulls import pull_url
+
+    warnings = list[str]()
+    with shown(arguments, f"Pulling {url}") as progress:
+        made = pull_url("tar", url, name, progress, trust=trust_of(arguments), warn=warnings.append)
+    tell_made(arguments, made, warnings)
+    return 0

@@ -1,0 +1,36 @@
+"""Which messages the user wants to see, by $SYSTEMD_LOG_LEVEL as for systemd's tools; errors all.
+
+The variable is a level by name or number, or several with commas between, of which one may be
+for the "console": "debug", "4", "debug,console:warning".
+"""
+
+from __future__ import annotations
+
+import os
+
+_LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
+_WARNING, _INFO = 4, 6
+
+
+def shows_warnings() -> bool:
+    """Say whether warnings are to be shown."""
+    return _level() >= _WARNING
+
+
+def shows_info() -> bool:
+    """Say whether messages of success are to be shown."""
+    return _level() >= _INFO
+
+
+def _level() -> int:
+    level = console = -1
+    for word in os.environ.get("SYSTEMD_LOG_LEVEL", "").split(","):
+        target, colon, name = word.rpartition(":")
+        number = int(name) if name.isascii() and name.isdigit() and len(name) == 1 else -1
+        number = _LEVELS.index(name) if name in _LEVELS else number
+        if target == "console":
+            console = number
+        elif not colon:
+            level = number
+    found = console if console >= 0 else level
+    return found if found >= 0 else _INFO
