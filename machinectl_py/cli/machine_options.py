@@ -101,14 +101,24 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
             raise UsageError("The name of an image, -D DIR or -i PATH is missing")
         image = words.pop(0)
         store.check_name(image)
-        return _resolve_image(arguments, image, tuple(words), fill=fill)
+        return resolve_name(arguments, image, tuple(words), fill=fill)
     return settle(arguments, name, root, tuple(words), fill=fill)
 
 
-def _resolve_image(
-    arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool
+def resolve_name(
+    arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool = True
 ) -> Target:
-    """Return the machine that is meant by the name of an image or machine, made if missing."""
+    """Return the machine that is meant by the name of an image or machine, made if missing.
+
+    Args:
+        arguments: of the command line, with the name of the machine if that is another.
+        image: the name.
+        words: of the command line, that are left.
+        fill: make what is missing.
+
+    Raises:
+        PymachineError: as `machine_for`.
+    """
     name = arguments.text("machine", image)
     if arguments.given("template") and find_machine(image) is None:
         return settle(arguments, name, _find_root(image), words, fill=fill)
@@ -126,7 +136,8 @@ def _ephemeral(arguments: Arguments, image: str, words: tuple[str, ...], *, fill
 
     Of a disk image, where that takes no copy, a machine is made too.
     """
-    name = arguments.text("machine") or ephemeral_name(image)
+    given = arguments.text("machine")
+    name = given if given not in ("", image) else ephemeral_name(image)
     store.check_name(name)
     source = find_machine(image)
     if source is not None:

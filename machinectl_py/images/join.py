@@ -78,7 +78,7 @@ def join_layers(names: tuple[str, ...] = ()) -> int:
         try:
             _join(machines, *pairs[0])
             count += 1
-        except (NotJoined, PymachineError):
+        except (NotJoined, PymachineError, OSError, RecursionError):  # too deep, or no room
             failed.add(pairs[0])
 
 

@@ -111,15 +111,20 @@ def disk_usage(path: str) -> int:
     seen: set[tuple[int, int]] = set()
     total, pending = os.lstat(path).st_blocks, [path] if os.path.isdir(path) else []
     while pending:
-        with os.scandir(pending.pop()) as entries:
+        try:
+            entries = os.scandir(pending.pop())
+        except OSError:  # so deep that no path leads there, or gone
+            continue
+        with entries:
             for entry in entries:
                 status = entry.stat(follow_symlinks=False)
-                if status.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
+                directory = entry.is_dir(follow_symlinks=False)
+                if status.st_nlink > 1 and not directory:
                     if (status.st_dev, status.st_ino) in seen:
                         continue
                     seen.add((status.st_dev, status.st_ino))
                 total += status.st_blocks
-                if entry.is_dir(follow_symlinks=False):
+                if directory:
                     pending.append(entry.path)
     return total * 512
 

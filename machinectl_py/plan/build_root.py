@@ -42,6 +42,11 @@ def check_root(spec: MachineSpec, facts: HostFacts) -> None:
             "The host's own root cannot be a machine's, nor can a snapshot of it",
             "--directory= or --machine= gives another.",
         )
+    if rootfs.ephemeral and rootfs.driver:
+        raise UnsupportedError(
+            f"Machine '{spec.name}' has a root of its own, and by its settings shall be ephemeral",
+            "--ephemeral on the command line makes such a machine of it.",
+        )
     if rootfs.volatile == "yes" and facts.mounts.split_usr:
         raise ConfigError(
             f"{spec.root}/bin is no link into /usr, which alone is kept of a volatile root",

@@ -166,6 +166,41 @@ def test_an_ephemeral_machine_leaves_the_one_that_it_is_of(do, sh, kind, pymachi
     assert sorted(listed(do)) == ["debian", "web*"]
 
 
+def test_nspawn_finds_machines_by_name_too(do, sh, kind, pymachine):
+    do("create", "debian", "web")
+    sh("web", "echo 1 >/own")
+    nspawn = ("nspawn", "-q", "-M", "web", "--console=pipe", "--register=no")
+    assert do(*nspawn, "/bin/sh", "-c", "cat /own; echo 2 >/own") == "1\n"
+    assert do(*nspawn, "-x", "/bin/sh", "-c", "cat /own; echo 3 >/own") == "2\n"
+    assert sh("web", "cat /own") == "2\n"
+    settings = Path("/run/systemd/nspawn/web.nspawn")
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text("[Exec]\nEphemeral=yes\n")
+    try:
+        assert "ephemeral" in one_error(pymachine("run", "web", "--", "true"))
+    finally:
+        settings.unlink()
+
+
+def test_of_two_boots_at_once_that_make_the_machine_one_wins(do, kind, pymachine):
+    for _ in range(3):
+        command = pymachine.command("boot", "-q", "debian", "-M", "web")
+        both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        said = sorted(process.communicate()[1] for process in both)
+        assert sorted(process.returncode for process in both) == [0, 1], said
+        assert said[0] == ""
+        assert said[1].startswith("pymachine: Machine 'web' is running already"), said
+        do("terminate", "web")
+        do("remove", "web")
+
+
+def test_a_plan_makes_nothing(do, kind):
+    for _ in range(2):
+        planned = do("plan", "debian", "-M", "web")
+        assert ("mount overlay lowerdir=/var/lib/machines/debian," in planned) == (kind != "btrfs")
+        assert list(listed(do)) == ["debian"]
+
+
 def test_each_machine_has_an_id_of_its_own(do, sh, kind):
     path = Path("/var/lib/machines/debian/etc/machine-id")
     before = path.read_text()
