@@ -40,8 +40,9 @@ def kind(pool, pymachine):
                 pymachine("terminate", machine["name"])
             removed = pymachine("remove", machine["name"])
             assert removed.returncode == 0, removed
-    for place in ("machines", "layers", "tmp"):
-        assert os.listdir(STORE / place) == []
+    assert [
+        path for place in ("machines", "layers", "tmp") for path in STORE.glob(f"{place}/*")
+    ] == []
     assert [name for name in os.listdir("/var/lib/machines") if name != "debian"] == []
 
 
