@@ -209,6 +209,11 @@ def root_spec(values: Values) -> RootSpec:
         volatile=values.get("volatile", "no"),
         pivot_new=new,
         pivot_old=old,
+        layers=values.get("layers", ()),
+        layer=values.get("layer", ""),
+        driver=values.get("driver", ""),
+        made_from=values.get("made_from", ""),
+        transient=values.flag("transient"),
     )
 
 
@@ -227,9 +232,8 @@ def _users(values: Values, default: UsersSpec | None) -> UsersSpec:
     elif "users_ownership" in values.values:
         mode, base, count = "pick", 0, 65536
     else:
-        # The ids of an overlay, such as these two end on, cannot be mapped.
+        # PID 1 cannot map the ids of an overlay that it makes itself.
         layered = values.get("volatile", "no") == "overlay"
-        layered |= values.flag("ephemeral") and not values.get("image", "")
         return (UsersSpec() if layered else default).replace(delegate=delegate)
     return UsersSpec(
         mode=mode,
