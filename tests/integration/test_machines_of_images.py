@@ -161,6 +161,9 @@ def test_an_ephemeral_machine_leaves_the_one_that_it_is_of(do, sh, kind, pymachi
     said = do("run", "web", "--ephemeral", "--", "/bin/sh", "-c", "cat /own; echo 2 >/own")
     assert said == "1\n"
     assert sh("web", "cat /own") == "1\n"
+    wrong = ("run", "web", "--ephemeral", "--bind=/no/such/place", "--", "true")
+    assert "/no/such/place" in one_error(pymachine(*wrong))
+    assert sorted(listed(do)) == ["debian", "web*"]
     do("boot", "web", "--ephemeral", "-M", "gone")
     os.kill(int(property_of(pymachine, "gone", "Supervisor")), signal.SIGKILL)
     wait_until(lambda: "gone" not in pymachine("list").stdout)
