@@ -11,6 +11,7 @@ from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
 from machinectl_py.config.spec import UsersSpec
 from machinectl_py.config.table import SETTINGS, Setting
+from machinectl_py.config.values import boolean
 from machinectl_py.errors import (
     ConfigError,
     DeniedError,
@@ -42,13 +43,12 @@ if TYPE_CHECKING:
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.runtime.root_view import RootView
 
+_NO_MACHINED = "systemd-machined does not run on this host"
 SETTINGS_OPTION = Option(
     name="--settings",
     value="MODE",
-    choices=("yes", "no", "override", "trusted", "true", "false", "on", "off", "1", "0"),
     help="how far a settings file counts: yes, no, override, trusted",
 )
-_SETTINGS_MODES = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
 
 
 def setting_options(*without: str) -> tuple[Setting, ...]:
@@ -276,8 +276,7 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
             origins=options.origins | {"parameters": "arguments"},
             said=options.said | {"parameters", "start"},
         )
-    asked = arguments.text("settings", "yes")
-    mode: FilesMode = _SETTINGS_MODES.get(asked, asked)  # type: ignore[assignment]  # a choice
+    mode = _files_mode(arguments.text("settings", "yes"))
     files = EMPTY
     if mode != "no":
         from machinectl_py.config.nspawn_file import settings_files
@@ -299,6 +298,15 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
 def _beside(target: Target) -> str:
     """Return the path beside which the settings are looked for, too."""
     return target.machine.base if target.machine else target.root
+
+
+def _files_mode(text: str) -> FilesMode:
+    if text in ("override", "trusted"):
+        return text  # type: ignore[return-value]  # mypy does not narrow it
+    try:
+        return "yes" if boolean(text) else "no"
+    except ValueError:
+        raise UsageError(f"--settings={text}: expected yes, no, override or trusted") from None
 
 
 def warn(text: str) -> None:
@@ -400,9 +408,20 @@ def _make_machine(
         )
         users = _default_users(view, values.get("layer", "")) if service == SERVICE else None
         spec = make_spec(values, frame, users)
+        if not spec.rootfs.image and spec.rootfs.image_policy:
+            from machinectl_py.images.policy import parse_policy
+
+            parse_policy(spec.rootfs.image_policy)  # of no use for a directory, but to be valid
         manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
         # machined takes only machines that live in a unit of systemd.
         register = spec.cgroup.register and manager != "embedded" and has_machined()
+        if values.get("register", "auto") == "yes" and not register:
+            raise UnsupportedError(
+                "The machine cannot be registered (--register=yes): "
+                + ("it is in no unit of systemd" if manager == "embedded" else _NO_MACHINED)
+            )
+        if manager == "unit" and "slice" in values.values:
+            warn("--slice= has no effect, as the machine stays in the unit that this runs in")
         facts = probe_facts(
             target.root,
             manager=manager,

@@ -115,11 +115,11 @@ _ROOT = (
     ),
     Setting(
         field="mstack", kind="path", group="root", name="--mstack", value="DIR",
-        help="the root is a stack of mounts", since=260,
+        help="the root is a stack of mounts; not supported", since=260,
     ),
     Setting(
         field="oci_bundle", kind="path", group="root", name="--oci-bundle", value="DIR",
-        help="root and settings of an OCI runtime bundle",
+        help="root and settings of an OCI runtime bundle; not supported",
     ),
     Setting(
         field="template", kind="path", group="root", name="--template", value="DIR",
@@ -153,7 +153,7 @@ _ROOT = (
     Setting(
         field="pivot_root", kind="pivot-root", group="root", name="--pivot-root",
         value="PATH[:PATH]", section="Exec", key="PivotRoot",
-        help="make a directory inside the root",
+        help="a directory inside becomes /, and what was / is then at the second path",
     ),
 )  # fmt: skip
 

@@ -119,7 +119,7 @@ class Background:
     def __init__(self, spec: MachineSpec, facts: HostFacts, *, log: int = -1) -> None:
         """Prepare; `log` is a descriptor that gets the console's output, or -1."""
         self.spec, self.facts, self.log = spec, facts, log
-        self.begun = time.monotonic()
+        self.begun, self._pid = time.monotonic(), os.getpid()
         self.walk = prepare_walk(spec, facts)
         self.walk.context.hooks.fork_supervisor = self._fork
         self.walk.on_message = self._heard
@@ -268,6 +268,8 @@ class Background:
     def _supervise(self, launcher: Peer) -> None:
         """Be the supervisor: build, then watch."""
         os.setsid()
+        if os.environ.get("WATCHDOG_PID") == str(self._pid):  # its service manager's is for us now
+            os.environ["WATCHDOG_PID"] = str(os.getpid())
         for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, _signal.SIG_IGN)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT, _signal.SIGTERM))

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.conftest import COMMAND
+from tests.hosts.apart import systemd_runs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -127,6 +128,8 @@ def test_the_hosts_own_root_is_refused(pymachine, machine):
         ("--boot", "--as-pid2"),
         ("/no/such/command",),
         ("--oci-bundle=/x",),
+        ("--settings=perhaps", "/bin/true"),
+        ("--image-policy=root=perhaps", "/bin/true"),
     ],
 )
 def test_a_failure_of_ours_is_one_line_and_status_1(nspawn, words):
@@ -189,3 +192,11 @@ def test_the_payload_is_told_a_service_that_it_knows(nspawn, pymachine, tree, ma
     assert nspawn("-q", "/bin/sh", "-c", script, env=environment).stdout == "other\n" * 2
     done = pymachine("run", "-D", tree, "-M", machine, "--", "/bin/sh", "-c", script)
     assert done.stdout == "pymachine\n" * 2
+
+
+@pytest.mark.skipif(systemd_runs(), reason="the machine would be in a unit of systemd")
+def test_who_asks_to_be_registered_is_told_that_it_cannot_be(nspawn):
+    done = nspawn("-q", "--register=yes", "/bin/true")
+    assert done.returncode == 1
+    assert "cannot be registered" in done.stderr
+    assert nspawn("-q", "--register=auto", "/bin/true").returncode == 0

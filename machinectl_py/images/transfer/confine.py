@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import time
 
@@ -68,10 +67,11 @@ def find_program(*names: str, package: str) -> str:
         UnsupportedError: none is.
     """
     for name in names:
-        path = shutil.which(name, path=_PATH)
-        if path is not None:
-            return path
-    raise UnsupportedError(f"{names[0]} is not installed", f"Run 'apt-get install {package}'.")
+        for directory in _PATH.split(":"):
+            path = f"{directory}/{name}"
+            if os.access(path, os.X_OK) and os.path.isfile(path):
+                return path
+    raise UnsupportedError(f"{names[-1]} is not installed", f"Run 'apt-get install {package}'.")
 
 
 class World(Record):
