@@ -295,6 +295,11 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
     return values
 
 
+def _beside(target: Target) -> str:
+    """Return the path beside which the settings are looked for, too."""
+    return target.machine.base if target.machine else target.root
+
+
 def _files_mode(text: str) -> FilesMode:
     if text in ("override", "trusted"):
         return text  # type: ignore[return-value]  # mypy does not narrow it
@@ -302,11 +307,6 @@ def _files_mode(text: str) -> FilesMode:
         return "yes" if boolean(text) else "no"
     except ValueError:
         raise UsageError(f"--settings={text}: expected yes, no, override or trusted") from None
-
-
-def _beside(target: Target) -> str:
-    """Return the path beside which the settings are looked for, too."""
-    return target.machine.base if target.machine else target.root
 
 
 def warn(text: str) -> None:

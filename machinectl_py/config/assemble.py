@@ -233,8 +233,8 @@ def _users(values: Values, default: UsersSpec | None) -> UsersSpec:
         mode, base, count = "pick", 0, 65536
     else:
         # PID 1 cannot map the ids of an overlay that it makes itself.
-        layered = values.get("volatile", "no") == "overlay"
-        return (UsersSpec() if layered else default).replace(delegate=delegate)
+        own_overlay = values.get("volatile", "no") == "overlay"
+        return (UsersSpec() if own_overlay else default).replace(delegate=delegate)
     return UsersSpec(
         mode=mode,
         base=base,

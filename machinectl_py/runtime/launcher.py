@@ -54,7 +54,14 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
     """
     os.umask(0o022)  # modes are meant as they are written, in the supervisor and inside too
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, there is no child to wait for
-    plan = build_plan(spec, facts)
+    try:
+        plan = build_plan(spec, facts)
+    except PymachineError:
+        if spec.rootfs.transient:  # which no step has noted yet
+            from machinectl_py.images.machines import remove_machine
+
+            remove_machine(spec.name)
+        raise
     context = Context(make_hooks())
     walk = Walk(plan, context, ("launcher",))
     journal = Journal(spec.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -23,6 +24,12 @@ _MAKE = {
 
 def _do(*words: object) -> None:
     subprocess.run([str(word) for word in words], check=True, capture_output=True)
+
+
+# Of images and machines in tests: their cgroups are seen by whoever else tests on this machine.
+DEBIAN, WEB, DB, SHOP, GONE, GOLDEN = (
+    f"{name}-{os.getpid()}" for name in ("debian", "web", "db", "shop", "gone", "golden")
+)
 
 
 class NoLoops(Exception):

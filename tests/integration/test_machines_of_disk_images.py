@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import disks, pools
+from tests.integration.pools import DB, DEBIAN, GOLDEN, WEB
 from tests.integration.test_boot import one_error, property_of
 from tests.integration.test_machines_of_images import STORE, listed
 
@@ -16,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(not disks.have("mke2fs", "sfdisk"), reason="needs mke2fs and sfdisk"),
 ]
-IMAGE = Path("/var/lib/machines/debian.raw")
+IMAGE = Path(f"/var/lib/machines/{DEBIAN}.raw")
 
 
 @pytest.fixture(scope="module", params=["ext4", "xfs"])
@@ -66,71 +67,71 @@ def blocks():
 
 def test_a_machine_is_its_own_and_takes_no_room(do, sh, pool, pymachine):
     before = blocks()
-    do("create", "debian", "web")
+    do("create", DEBIAN, WEB)
     assert blocks() - before < 20
-    assert listed(do)["web*"]["driver"] == ("reflink" if pool == "xfs" else "overlay")
-    ids = sh("web", "echo 1 >/own; rm -r /usr/share/doc; cat /proc/self/uid_map").split()
+    assert listed(do)[f"{WEB}*"]["driver"] == ("reflink" if pool == "xfs" else "overlay")
+    ids = sh(WEB, "echo 1 >/own; rm -r /usr/share/doc; cat /proc/self/uid_map").split()
     assert ids[2] == "65536"
-    do("clone", "web", "db")
-    assert sh("db", "cat /own; ls -d /usr/share/doc 2>/dev/null; true") == "1\n"
-    assert "web" in one_error(pymachine("remove", "debian"))
-    assert "ls: " in pymachine("run", "debian", "--", "ls", "/own").stderr
-    assert listed(do)["debian*"]["from"] == "debian"
+    do("clone", WEB, DB)
+    assert sh(DB, "cat /own; ls -d /usr/share/doc 2>/dev/null; true") == "1\n"
+    assert WEB in one_error(pymachine("remove", DEBIAN))
+    assert "ls: " in pymachine("run", DEBIAN, "--", "ls", "/own").stderr
+    assert listed(do)[f"{DEBIAN}*"]["from"] == DEBIAN
 
 
 def test_snapshots_are_gone_back_to(do, sh):
-    do("create", "debian", "web")
-    sh("web", "echo 1 >/own")
-    do("snapshot", "web", "one")
-    sh("web", "echo 2 >/own; rm -r /usr/share/doc")
-    assert "- /usr/share/doc\n" in do("diff", "web", "one")
-    assert "~ /own\n" in do("diff", "web", "one")
-    assert "+ /own\n" in do("diff", "web")
-    do("rollback", "web", "one", "--keep=two")
-    assert sh("web", "cat /own; ls -d /usr/share/doc") == "1\n/usr/share/doc\n"
-    do("reset", "web")
-    assert sh("web", "ls -d /own /usr/share/doc 2>/dev/null; true") == "/usr/share/doc\n"
-    do("rollback", "web", "two")
-    assert sh("web", "cat /own") == "2\n"
+    do("create", DEBIAN, WEB)
+    sh(WEB, "echo 1 >/own")
+    do("snapshot", WEB, "one")
+    sh(WEB, "echo 2 >/own; rm -r /usr/share/doc")
+    assert "- /usr/share/doc\n" in do("diff", WEB, "one")
+    assert "~ /own\n" in do("diff", WEB, "one")
+    assert "+ /own\n" in do("diff", WEB)
+    do("rollback", WEB, "one", "--keep=two")
+    assert sh(WEB, "cat /own; ls -d /usr/share/doc") == "1\n/usr/share/doc\n"
+    do("reset", WEB)
+    assert sh(WEB, "ls -d /own /usr/share/doc 2>/dev/null; true") == "/usr/share/doc\n"
+    do("rollback", WEB, "two")
+    assert sh(WEB, "cat /own") == "2\n"
 
 
 def test_a_machine_that_runs_is_frozen_for_a_snapshot(do, sh, pymachine):
-    do("boot", "debian", "-M", "web")
-    do("exec", "web", "--", "sh", "-c", "echo 1 >/own")
-    do("snapshot", "--running", "web", "one")
-    do("exec", "web", "--", "sh", "-c", "echo 2 >/own")
-    assert property_of(pymachine, "web", "Image") == "debian"
-    do("poweroff", "web")
-    do("rollback", "web", "one")
-    assert sh("web", "cat /own") == "1\n"
+    do("boot", DEBIAN, "-M", WEB)
+    do("exec", WEB, "--", "sh", "-c", "echo 1 >/own")
+    do("snapshot", "--running", WEB, "one")
+    do("exec", WEB, "--", "sh", "-c", "echo 2 >/own")
+    assert property_of(pymachine, WEB, "Image") == DEBIAN
+    do("poweroff", WEB)
+    do("rollback", WEB, "one")
+    assert sh(WEB, "cat /own") == "1\n"
 
 
 def test_an_ephemeral_machine_takes_no_room(do, sh):
     before = blocks()
     script = "echo 1 >/own; cat /own"
-    assert do("run", "debian", "--ephemeral", "--", "/bin/sh", "-c", script) == "1\n"
+    assert do("run", DEBIAN, "--ephemeral", "--", "/bin/sh", "-c", script) == "1\n"
     assert blocks() - before < 20
-    assert list(listed(do)) == ["debian"]
+    assert list(listed(do)) == [DEBIAN]
 
 
 def test_each_machine_has_an_id_of_its_own(do, sh):
-    sh("debian", "echo 0123456789abcdef0123456789abcdef >/etc/machine-id")
-    do("create", "debian", "web")
-    do("create", "debian", "db")
-    ids = {sh(name, "cat /etc/machine-id") for name in ("web", "db")}
+    sh(DEBIAN, "echo 0123456789abcdef0123456789abcdef >/etc/machine-id")
+    do("create", DEBIAN, WEB)
+    do("create", DEBIAN, DB)
+    ids = {sh(name, "cat /etc/machine-id") for name in (WEB, DB)}
     assert len(ids) == 2
     assert "0123456789abcdef0123456789abcdef\n" not in ids
-    do("remove", "web")
-    do("remove", "db")
-    sh("debian", ": >/etc/machine-id")
+    do("remove", WEB)
+    do("remove", DB)
+    sh(DEBIAN, ": >/etc/machine-id")
 
 
 def test_a_commit_makes_an_image(do, sh, pool):
-    do("create", "debian", "web")
-    sh("web", "echo 1 >/own")
-    path = do("commit", "web", "golden").strip()
-    assert path == "/var/lib/machines/golden" + ".raw" * (pool == "xfs")
-    do("remove", "web")
-    assert sh("golden", "cat /own") == "1\n"
-    do("remove", "golden")
-    do("remove", "golden")
+    do("create", DEBIAN, WEB)
+    sh(WEB, "echo 1 >/own")
+    path = do("commit", WEB, GOLDEN).strip()
+    assert path == f"/var/lib/machines/{GOLDEN}" + ".raw" * (pool == "xfs")
+    do("remove", WEB)
+    assert sh(GOLDEN, "cat /own") == "1\n"
+    do("remove", GOLDEN)
+    do("remove", GOLDEN)
