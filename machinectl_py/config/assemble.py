@@ -300,8 +300,7 @@ def _capabilities(
         default |= 1 << numbers["CAP_NET_ADMIN"]
     added = _mask(values.get("capability", ()), numbers)
     dropped = _mask(values.get("drop_capability", ()), numbers)
-    identity = users.mode == "fixed" and users.base == 0
-    if network.kind != "private" and users.mode != "no" and not identity:
+    if network.kind != "private" and users.mode != "no":
         # Of no use: ports belong to the network namespace, and that to the host's user namespace.
         dropped |= 1 << numbers["CAP_NET_BIND_SERVICE"]
     return (default | added) & ~dropped

@@ -168,7 +168,7 @@ _PAYLOAD = (
     ),
     Setting(
         name="", field="parameters", kind="words", group="payload", section="Exec",
-        key="Parameters", help="the command line of the payload", masks="start",
+        key="Parameters", help="the command line of the payload", masks="start", many=True,
     ),
     Setting(
         field="chdir", kind="absolute-path", group="payload", name="--chdir", value="DIR",

@@ -508,7 +508,7 @@ def test_a_machine_is_never_without_a_namespace(name, text):
     [
         ({}, True),
         ({"private-users": "pick"}, False),
-        ({"private-users": "identity"}, True),
+        ({"private-users": "identity"}, False),
         ({"private-users": "pick", "private-network": "yes"}, True),
     ],
 )
