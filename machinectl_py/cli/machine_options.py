@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from machinectl_py.config.assemble import Frame, has_user_namespace, make_spec, root_spec
 from machinectl_py.config.environment import flag
@@ -26,7 +25,7 @@ from machinectl_py.images.records import Machine, find_machine
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import SERVICE
-from machinectl_py.log import shows_warnings
+from machinectl_py.log import warn
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
@@ -307,12 +306,6 @@ def _files_mode(text: str) -> FilesMode:
         return "yes" if boolean(text) else "no"
     except ValueError:
         raise UsageError(f"--settings={text}: expected yes, no, override or trusted") from None
-
-
-def warn(text: str) -> None:
-    """Tell something that is no reason to stop."""
-    if shows_warnings():
-        sys.stderr.write(f"pymachine: {text}\n")
 
 
 def _read_in(values: Values) -> Values:

@@ -21,10 +21,11 @@ import os
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.config.spec import LabelSpec
-from machinectl_py.errors import ConflictError, NotFoundError
+from machinectl_py.errors import ConflictError, NotFoundError, PymachineError
 from machinectl_py.kernel.locks import is_locked
 from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, SERVICE, lock_path, machine_dir
+from machinectl_py.log import warn
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -188,11 +189,15 @@ def leader_alive(state: MachineState) -> bool:
 def running_machines() -> tuple[MachineState, ...]:
     """Return the machines that run, by name; what a killed supervisor left is removed first.
 
-    Needs no root to read; only root removes.
+    Needs no root to read; only root removes. What cannot be removed is told, and no obstacle.
     """
     found = []
     for name in machine_names():
-        state = find_running(name)
+        try:
+            state = find_running(name)
+        except PymachineError as error:  # what one has left shall not hide the others
+            warn(error.message)
+            continue
         if state is not None:
             found.append(state)
     return tuple(found)

@@ -15,7 +15,6 @@ from machinectl_py.cli.machine_options import (
     resolve_name,
     setting_options,
     settle,
-    warn,
 )
 from machinectl_py.config.merge import from_options
 from machinectl_py.config.option import Option
@@ -29,7 +28,7 @@ from machinectl_py.errors import (
 from machinectl_py.images import store
 from machinectl_py.images.records import find_machine
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
-from machinectl_py.log import shows_info
+from machinectl_py.log import shows_info, warn
 from machinectl_py.managers.choose import systemd_runs
 from machinectl_py.runtime.foreground import follow_foreground
 
