@@ -9,9 +9,19 @@ from machinectl_py.config.assemble import Frame, has_user_namespace, make_spec, 
 from machinectl_py.config.environment import flag
 from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
+from machinectl_py.config.spec import UsersSpec
 from machinectl_py.config.table import SETTINGS, Setting
-from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, UsageError
+from machinectl_py.errors import (
+    ConfigError,
+    DeniedError,
+    NotFoundError,
+    PymachineError,
+    UnsupportedError,
+    UsageError,
+)
 from machinectl_py.images import store
+from machinectl_py.images.machines import create, machine_for
+from machinectl_py.images.records import Machine, find_machine
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.layout import SERVICE
@@ -20,7 +30,7 @@ from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
 from machinectl_py.plan.network_facts import probe_network
-from machinectl_py.plan.root_facts import default_users, image_users
+from machinectl_py.plan.root_facts import default_users, image_users, why_unmappable
 from machinectl_py.record import Record
 from machinectl_py.runtime.root_view import view_root
 
@@ -28,7 +38,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.config.merge import FilesMode
-    from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind, UsersSpec
+    from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.runtime.root_view import RootView
 
@@ -61,6 +71,7 @@ class Target(Record):
     root: str
     words: tuple[str, ...]  # of the command line, that are left
     settings: str  # the name that its settings file has
+    machine: Machine | None = None  # how it was made of an image; None: its root is used in place
 
 
 def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
@@ -90,9 +101,65 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
             raise UsageError("The name of an image, -D DIR or -i PATH is missing")
         image = words.pop(0)
         store.check_name(image)
-        root = _find_root(image, arguments)
-        name = arguments.text("machine", image)
+        return resolve_name(arguments, image, tuple(words), fill=fill)
     return settle(arguments, name, root, tuple(words), fill=fill)
+
+
+def resolve_name(
+    arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool = True
+) -> Target:
+    """Return the machine that is meant by the name of an image or machine, made if missing.
+
+    Args:
+        arguments: of the command line, with the name of the machine if that is another.
+        image: the name.
+        words: of the command line, that are left.
+        fill: make what is missing.
+
+    Raises:
+        PymachineError: as `machine_for`.
+    """
+    name = arguments.text("machine", image)
+    if arguments.given("template") and find_machine(image) is None:
+        return settle(arguments, name, _find_root(image), words, fill=fill)
+    if from_options(arguments.values, SETTINGS).values.get("ephemeral"):
+        return _ephemeral(arguments, image, words, fill=fill)
+    store.check_name(name)
+    machine = machine_for(image, name, make=fill)
+    if machine:
+        return target_of(machine, name, words)
+    return settle(arguments, name, store.find_root(image), words, fill=fill)
+
+
+def _ephemeral(arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool) -> Target:
+    """Return a machine that goes when it ends: of an image in place, or of a machine as it is.
+
+    Of a disk image, where that takes no copy, a machine is made too.
+    """
+    given = arguments.text("machine")
+    name = given if given not in ("", image) else ephemeral_name(image)
+    store.check_name(name)
+    source = find_machine(image)
+    if source is not None:
+        machine = create(image, name, ephemeral=True) if fill else source
+        return target_of(machine, name, words).replace(settings=image)
+    root = store.find_root(image)
+    if fill and root.endswith(".raw"):
+        try:
+            machine = create(image, name, ephemeral=True)
+        except UnsupportedError:
+            pass
+        else:
+            return target_of(machine, name, words).replace(settings=image)
+    return settle(arguments, arguments.text("machine", image), root, words, fill=fill)
+
+
+def target_of(machine: Machine, name: str, words: tuple[str, ...]) -> Target:
+    """Return a machine that was made of an image, as one to be started."""
+    from machinectl_py.images.drivers import root_of
+
+    root = root_of(machine.driver, machine.base, machine.own)
+    return Target(name=name, root=root, words=words, settings=name, machine=machine)
 
 
 def settle(
@@ -115,12 +182,10 @@ def settle(
     return Target(name=name, root=root, words=words, settings=settings)
 
 
-def _find_root(image: str, arguments: Arguments) -> str:
+def _find_root(image: str) -> str:
     try:
         return store.find_root(image)
     except NotFoundError:
-        if not arguments.given("template"):
-            raise
         return f"{store.MACHINES_DIR}/{image}"
 
 
@@ -174,8 +239,10 @@ def boot_argv(target: Target, values: Values, *, answered: bool = False) -> tupl
     return (init, "systemd.firstboot=off", *words)
 
 
-def _default_users(view: RootView) -> UsersSpec:
-    return image_users(view.image) if view.image else default_users(view.root)
+def _default_users(view: RootView, layer: str) -> UsersSpec:
+    if view.image is None:
+        return default_users(view.root, layer)
+    return UsersSpec() if layer and why_unmappable(layer) else image_users(view.image)
 
 
 def _check_tree(view: RootView, *, os_release: bool) -> None:
@@ -215,14 +282,23 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
     if mode != "no":
         from machinectl_py.config.nspawn_file import settings_files
 
-        if found := settings_files(target.settings, target.root):
+        if found := settings_files(target.settings, _beside(target)):
             from machinectl_py.config.merge import from_files
 
             files = from_files(found, warn, lenient=lenient, trust_all=mode == "trusted")
     values = _read_in(merge(options, files, SETTINGS, mode))
+    if target.machine is not None:
+        from machinectl_py.images.drivers import root_values
+
+        values.values.update(root_values(target.machine))
     if not arguments.given("directory") and store.is_image(target.root):  # found by its name
         values.values["image"] = target.root
     return values
+
+
+def _beside(target: Target) -> str:
+    """Return the path beside which the settings are looked for, too."""
+    return target.machine.base if target.machine else target.root
 
 
 def warn(text: str) -> None:
@@ -275,6 +351,34 @@ def make_machine(
     """
     if os.geteuid():
         raise DeniedError("Only root may start machines", "Try again with sudo.")
+    try:
+        return _make_machine(
+            target,
+            values,
+            kind=kind,
+            argv=argv,
+            console=console,
+            foreground=foreground,
+            service=service,
+        )
+    except PymachineError:
+        if target.machine is not None and target.machine.ephemeral:
+            from machinectl_py.images.machines import remove_machine
+
+            remove_machine(target.name)
+        raise
+
+
+def _make_machine(
+    target: Target,
+    values: Values,
+    *,
+    kind: PayloadKind,
+    argv: tuple[str, ...],
+    console: ConsoleMode,
+    foreground: bool,
+    service: str,
+) -> tuple[MachineSpec, HostFacts]:
     ids = has_user_namespace(values, default=service == SERVICE)
     with view_root(target.root, root_spec(values), ids=ids) as view:
         # systemd-nspawn looks for os-release only if it boots.
@@ -294,7 +398,8 @@ def make_machine(
             environment=dict(os.environ),
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
         )
-        spec = make_spec(values, frame, _default_users(view) if service == SERVICE else None)
+        users = _default_users(view, values.get("layer", "")) if service == SERVICE else None
+        spec = make_spec(values, frame, users)
         manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
         # machined takes only machines that live in a unit of systemd.
         register = spec.cgroup.register and manager != "embedded" and has_machined()

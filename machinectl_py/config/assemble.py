@@ -209,6 +209,11 @@ def root_spec(values: Values) -> RootSpec:
         volatile=values.get("volatile", "no"),
         pivot_new=new,
         pivot_old=old,
+        layers=values.get("layers", ()),
+        layer=values.get("layer", ""),
+        driver=values.get("driver", ""),
+        made_from=values.get("made_from", ""),
+        transient=values.flag("transient"),
     )
 
 
@@ -219,10 +224,8 @@ def has_user_namespace(values: Values, *, default: bool) -> bool:
 
 def _users(values: Values, default: UsersSpec) -> UsersSpec:
     if "private_users" not in values.values and "users_ownership" not in values.values:
-        # The ids of an overlay, such as these two end on, cannot be mapped.
-        layered = values.get("volatile", "no") == "overlay"
-        layered |= values.flag("ephemeral") and not values.get("image", "")
-        default = UsersSpec() if layered else default
+        # PID 1 cannot map the ids of an overlay that it makes itself.
+        default = UsersSpec() if values.get("volatile", "no") == "overlay" else default
         return default.replace(delegate=values.get("users_delegate", 0))
     mode, base, count = values.get("private_users", ("no", 0, 65536))
     return UsersSpec(

@@ -124,9 +124,14 @@ def place_of(spec: MachineSpec, facts: HostFacts) -> str:
     return snapshot or spec.root
 
 
+def layer_of(spec: MachineSpec, facts: HostFacts) -> str:
+    """Return the directory that takes what is written to a root of layers; "" if it is none."""
+    return spec.rootfs.layer or (facts.mounts.layer if spec.rootfs.ephemeral else "")
+
+
 def place_inside(spec: MachineSpec, facts: HostFacts) -> str:
     """Return where PID 1 has the root before it pivots to it."""
-    if facts.disk or spec.users.mode != "no":
+    if facts.disk or spec.users.mode != "no" or layer_of(spec, facts):
         return ANCHOR
     return place_of(spec, facts)
 

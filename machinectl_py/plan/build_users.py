@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from machinectl_py.errors import ConfigError
+from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.plan.bind_users import bound_users
-from machinectl_py.plan.build_mounts import place_of
-from machinectl_py.plan.steps import api, cgroup, users
+from machinectl_py.plan.build_mounts import layer_of, place_of
+from machinectl_py.plan.steps import api, cgroup, layers, users
 from machinectl_py.plan.steps import lock_mounts as locks
 from machinectl_py.plan.users import plan_users
 
@@ -37,6 +37,34 @@ def chown_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     plan = plan_users(spec, facts)
     return (
         (users.ChownRoot(root=place_of(spec, facts)),) if plan and plan.ownership == "chown" else ()
+    )
+
+
+def mount_layers(spec: MachineSpec, facts: HostFacts, slot: str = "") -> Step:
+    """Return the supervisor's step that makes the root of layers.
+
+    Args:
+        spec: of the machine.
+        facts: of the host.
+        slot: of a disk image, that of the mount of its root.
+
+    Raises:
+        UnsupportedError: the files are to be given to a range of ids.
+    """
+    plan = plan_users(spec, facts)
+    if plan and plan.ownership == "chown":
+        raise UnsupportedError(
+            f"The files of {spec.root} cannot be given to a range: other machines stand on it",
+            "--private-users-ownership=map shows them as the machine's.",
+        )
+    return layers.MountLayers(
+        root=spec.root,
+        layers=spec.rootfs.layers,
+        layer=layer_of(spec, facts),
+        users=plan is not None,
+        count=plan.count if plan else 0,
+        ownership=plan.ownership if plan else "as-is",
+        slot=slot,
     )
 
 

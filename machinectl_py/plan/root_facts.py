@@ -55,7 +55,7 @@ def image_root(image: ImageFacts) -> RootFacts:
     )
 
 
-def default_users(root: str) -> UsersSpec:
+def default_users(root: str, layer: str = "") -> UsersSpec:
     """Return the user namespace of a machine where nobody has said anything of it.
 
     That is a range of its own where the ids of the root can be mapped, and so need not be
@@ -63,10 +63,11 @@ def default_users(root: str) -> UsersSpec:
 
     Args:
         root: the directory.
+        layer: the directory of what the machine writes; "" where it writes to the root.
     """
     try:
         status = os.stat(root)
-        if not os.path.isdir(root) or why_unmappable(root):
+        if not os.path.isdir(root) or any(map(why_unmappable, filter(None, (root, layer)))):
             return UsersSpec()
     except OSError:  # the verb tells it
         return UsersSpec()

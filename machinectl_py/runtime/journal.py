@@ -61,6 +61,7 @@ _STEPS = {
     "hold-id-range": "users.HoldIdRange",
     "make-temporaries": "overlay.MakeTemporaries",
     "make-work-directories": "overlay.MakeWorkDirectories",
+    "own-machine": "ephemeral.OwnMachine",
     "make-layer": "ephemeral.MakeLayer",
     "lock-snapshot": "ephemeral.LockSnapshot",
     "snapshot-root": "ephemeral.SnapshotRoot",

@@ -8,7 +8,7 @@ import select
 import time
 
 from machinectl_py.codec import encode
-from machinectl_py.errors import PymachineError
+from machinectl_py.errors import ConflictError, PymachineError
 from machinectl_py.kernel import process
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build import build_plan
@@ -67,10 +67,28 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
             # They hold credentials, and passwords of bound users.
             write_whole(f"{directory}/spec.json", encode(spec.to_data()), 0o600)
             write_whole(f"{directory}/facts.json", encode(facts.to_data()), 0o600)
+        if step.name == "lock-root" and not getattr(step, "shared", False):
+            refuse_used(spec.root)
         journal.after(step, context)
 
     walk.before, walk.after = journal.before, after
     return walk
+
+
+def refuse_used(root: str) -> None:
+    """Refuse to write to what machines stand on: one may have been made since we looked.
+
+    Raises:
+        ConflictError: there are such machines.
+    """
+    from machinectl_py.images.records import users_of
+
+    if users := users_of(root):
+        names = ", ".join(machine.name for machine in users)
+        raise ConflictError(
+            f"{root} cannot be a machine's root, as machines stand on it: {names}",
+            "'pymachine create' makes another of it; --ephemeral and --read-only work.",
+        )
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -100,6 +100,8 @@ PROPERTIES: dict[str, Callable[[MachineState], Value]] = {
     "Manager": lambda state: state.manager,
     "CGroup": lambda state: state.cgroup,
     "Registered": lambda state: state.registered,
+    "Image": lambda state: state.image,
+    "Driver": lambda state: state.driver,
     "Payload": lambda state: state.kind,
     "Boots": lambda state: state.boots,
     "Ready": lambda state: read_notify(state.name).ready > 0,

@@ -58,6 +58,8 @@ class MachineState(Record):
     started: int  # CLOCK_REALTIME of the start, in microseconds
     started_monotonic: int  # CLOCK_MONOTONIC of the start, in microseconds
     clock_offset: int  # what the machine's CLOCK_MONOTONIC adds to the host's, in nanoseconds
+    image: str = ""  # what the machine was made from; "" in place
+    driver: str = ""  # how: "overlay", "btrfs", "reflink"; "" in place
     service: str = SERVICE  # the manager, as systemd-machined and the payload are told
     network_interfaces: tuple[int, ...] = ()  # the host's link that leads to the machine
     uid_base: int = 0  # the host's id of 0 inside

@@ -12,6 +12,7 @@ from machinectl_py.cli.machine_options import (
     find_init,
     make_machine,
     read_values,
+    resolve_name,
     setting_options,
     settle,
     warn,
@@ -26,6 +27,7 @@ from machinectl_py.errors import (
     UnsupportedError,
 )
 from machinectl_py.images import store
+from machinectl_py.images.records import find_machine
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.log import shows_info
 from machinectl_py.managers.choose import systemd_runs
@@ -194,6 +196,8 @@ def _find(arguments: Arguments) -> Target:
     elif template and not root:
         raise ConfigError("--template= needs --directory= or --machine=")
     elif not root and name:
+        if find_machine(name):
+            return resolve_name(arguments, name, tuple(arguments.words))
         root = store.find_root(name)
     root = os.path.realpath(root or os.getcwd())
     return settle(arguments, name or _name_of(root), root, tuple(arguments.words))

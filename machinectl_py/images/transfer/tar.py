@@ -131,6 +131,15 @@ def _is_system(path: str) -> bool:
     return store.has_os_release(path)
 
 
+def _take(root: str) -> int:
+    """Return a detached mount of a tree; one that is seen by way of its descriptor is that already.
+
+    Before Linux 6.15 no copy of such a mount can be made.
+    """
+    name = root.removeprefix("/proc/self/fd/")
+    return os.dup(int(name)) if name != root else open_tree(root, recursive=False)
+
+
 def pack(root: str, output: int, format_: Format | None, job: Job) -> None:
     """Write the archive of a tree; the same tree gives the same bytes.
 
@@ -160,7 +169,7 @@ def pack(root: str, output: int, format_: Format | None, job: Job) -> None:
         ),
         *("--warning=no-file-ignored", "--blocking-factor=128", "."),  # sockets are of no use
     )
-    tree = open_tree(root, recursive=False)
+    tree = _take(root)
     try:
         namespace = _unshift(tree, root)
         set_attributes(tree, _READ, recursive=False)

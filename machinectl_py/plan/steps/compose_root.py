@@ -62,37 +62,32 @@ class MakeVolatileRoot(Step):
 
 
 class OverlayRoot(Step):
-    """Cover the root with an overlay, so that all that is written goes elsewhere."""
+    """Cover the root with an overlay, so that all that is written goes to memory."""
 
     name = "overlay-root"
     man = "fsconfig(2)"
     because = "before the pivot, which takes what is on top"
 
     root: str
-    layer: str = ""  # directory with upper/ and work/; "" for one in memory
-    scratch: str = ""  # a directory of the host that is not needed while this is made
+    scratch: str  # a directory of the host that is not needed while this is made
     nodev: bool = False  # as the file systems of an image: an overlay does not inherit it
 
     def describe(self) -> str:
         """Return the act."""
-        return f"cover {self.root} with an overlay, written to {self.layer or 'memory'}"
+        return f"cover {self.root} with an overlay, written to memory"
 
     def command(self) -> str:
         """Return the shell's way."""
-        layers = f"lowerdir={self.root},upperdir={self.layer}/upper,workdir={self.layer}/work"
-        return f"mount -t overlay -o {layers} overlay {self.root}"
+        layers = f"lowerdir={self.root},upperdir=…/upper,workdir=…/work"
+        return f"mount -t tmpfs tmpfs … && mount -t overlay -o {layers} overlay {self.root}"
 
     def apply(self, context: Context) -> None:
-        """Make it; a layer in memory must be mounted somewhere until it has been taken up."""
-        below = os.open(self.root, _DIRECTORY)
-        layer = os.open(self.layer or self.scratch, _DIRECTORY)
-        if not self.layer:
-            memory = make_filesystem("tmpfs", _MEMORY, const.MOUNT_ATTR_STRICTATIME)
-            kernel_mount.move_mount(memory, layer)
-            make_layer(memory, below)
-            os.close(layer)
-            layer = memory
-        upper = by_name(self.layer or self.scratch) or f"/proc/self/fd/{layer}"
+        """Make it; the memory must be mounted somewhere until it has been taken up."""
+        below, scratch = os.open(self.root, _DIRECTORY), os.open(self.scratch, _DIRECTORY)
+        memory = make_filesystem("tmpfs", _MEMORY, const.MOUNT_ATTR_STRICTATIME)
+        kernel_mount.move_mount(memory, scratch)
+        make_layer(memory, below)
+        upper = by_name(self.scratch) or f"/proc/self/fd/{memory}"
         options = (
             ("source", "overlay"),
             ("lowerdir", by_name(self.root) or f"/proc/self/fd/{below}"),
@@ -102,9 +97,8 @@ class OverlayRoot(Step):
         attributes = const.MOUNT_ATTR_NODEV if self.nodev else 0
         tree = make_filesystem("overlay", options, attributes)
         kernel_mount.move_mount(tree, below)
-        if not self.layer:
-            kernel_mount.umount2(self.scratch, const.MNT_DETACH)
-        for fd in (below, layer, tree):
+        kernel_mount.umount2(self.scratch, const.MNT_DETACH)
+        for fd in (below, scratch, memory, tree):
             os.close(fd)
 
 
