@@ -257,25 +257,27 @@ def test_a_full_disk_leaves_the_old_backups(pymachine, do, sample, tmp_path):
 
 
 @pytest.mark.parametrize("kind", pools.KINDS)
-def test_a_machine_is_backed_up_while_it_runs(pymachine, do, pristine_tree, tmp_path, kind):
+def test_a_machine_is_backed_up_while_it_runs(
+    pymachine, do, pristine_tree, tmp_path, kind, machine
+):
     repository = tmp_path / "backups"
     try:
         with pools.pool(kind):
             pools.put_image(pristine_tree, "debian", kind)
-            do("boot", "debian", "-M", "web")
+            do("boot", "debian", "-M", machine)
             try:
-                do("exec", "web", "--", "sh", "-c", "echo alive >/var/own; sync")
-                do("backup", "web", repository)
-                assert json.loads(do("snapshots", "web", "-j")) == []
-                do("exec", "web", "--", "test", "-e", "/var/own")
+                do("exec", machine, "--", "sh", "-c", "echo alive >/var/own; sync")
+                do("backup", machine, repository)
+                assert json.loads(do("snapshots", machine, "-j")) == []
+                do("exec", machine, "--", "test", "-e", "/var/own")
             finally:
-                do("poweroff", "web")
-            do("restore", "web", repository, "back")
+                do("poweroff", machine)
+            do("restore", machine, repository, "back")
             shown = do("run", "back", "--", "cat", "/var/own", "/etc/os-release")
             assert shown.startswith("alive\n")
             assert "Debian" in shown
-            do("backup", "web", repository)
-            do("remove", "web")
+            do("backup", machine, repository)
+            do("remove", machine)
             assert_no_layers()
     except pools.NoLoops as error:
         pytest.skip(str(error))
