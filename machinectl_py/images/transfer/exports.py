@@ -43,7 +43,7 @@ def export_tar(name: str, path: str, progress: Progress, *, format_: str = "") -
 
     chosen = compress.choose(format_, path)
     store.check_name(name)
-    with _opened(name) as (root, is_directory, lock):
+    with opened(name) as (root, is_directory, lock):
         if not is_directory:
             raise UnsupportedError(
                 f"{root} is a disk image", "'pymachine export-raw' writes those."
@@ -61,7 +61,7 @@ def export_raw(name: str, path: str, progress: Progress, *, format_: str = "") -
 
     chosen = compress.choose(format_, path)
     store.check_name(name)
-    with _opened(name) as (image, is_directory, lock):
+    with opened(name) as (image, is_directory, lock):
         if is_directory:
             raise UnsupportedError(
                 f"'{name}' is no disk image", "'pymachine export-tar' archives trees."
@@ -71,7 +71,7 @@ def export_raw(name: str, path: str, progress: Progress, *, format_: str = "") -
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[tuple[str, bool, int]]:
+def opened(name: str) -> Iterator[tuple[str, bool, int]]:
     """Give a path of a machine, or else an image, whether it is a directory, and its lock.
 
     Raises:

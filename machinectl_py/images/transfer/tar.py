@@ -40,7 +40,7 @@ _TREE = "tree"
 # and sees ("trusted."); xattr(7).
 WRITER = parse_names(("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SYS_ADMIN"))
 # To read every file, also with O_NOATIME.
-_READER = parse_names(("DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"))
+READER = parse_names(("DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"))
 _READ = const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV
 # ACLs are attributes among the others ("system.posix_acl_access"), with ids as numbers, as in what
 # systemd exports. By --acls tar(1) would write them as text besides, with a look at each file, and,
@@ -111,15 +111,24 @@ def lift_tree(root: str) -> None:
     entries = os.listdir(root)
     if len(entries) != 1 or not _is_system(f"{root}/{entries[0]}"):
         return
+    lift(root, entries[0])
+
+
+def lift(root: str, name: str) -> None:
+    """Make a directory what the directory that holds it is, with all that is in it.
+
+    Raises:
+        OSError: with the path.
+    """
     inner = f"{root}/.{os.urandom(8).hex()}"
-    os.rename(f"{root}/{entries[0]}", inner)
+    os.rename(f"{root}/{name}", inner)
     status = os.stat(inner)
     for entry in os.listdir(inner):
         os.rename(f"{inner}/{entry}", f"{root}/{entry}")
     os.chown(root, status.st_uid, status.st_gid)
     os.chmod(root, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(inner):
-        os.setxattr(root, name, os.getxattr(inner, name))
+    for attribute in os.listxattr(inner):
+        os.setxattr(root, attribute, os.getxattr(inner, attribute))
     os.rmdir(inner)
     os.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))
 
@@ -131,7 +140,7 @@ def _is_system(path: str) -> bool:
     return store.has_os_release(path)
 
 
-def _take(root: str) -> int:
+def take_tree(root: str) -> int:
     """Return a detached mount of a tree; one that is seen by way of its descriptor is that already.
 
     Before Linux 6.15 no copy of such a mount can be made.
@@ -169,11 +178,11 @@ def pack(root: str, output: int, format_: Format | None, job: Job) -> None:
         ),
         *("--warning=no-file-ignored", "--blocking-factor=128", "."),  # sockets are of no use
     )
-    tree = _take(root)
+    tree = take_tree(root)
     try:
         namespace = _unshift(tree, root)
         set_attributes(tree, _READ, recursive=False)
-        reader = Tool(command=command, stdin=-1, stdout=output, capabilities=_READER)
+        reader = Tool(command=command, stdin=-1, stdout=output, capabilities=READER)
         world = World(places=(Place(name=_TREE, mount=tree),), user_namespace=namespace)
         try:
             _write(reader, world, output, format_, job)
