@@ -174,8 +174,9 @@ def boot_argv(target: Target, values: Values, *, answered: bool = False) -> tupl
     return (init, "systemd.firstboot=off", *words)
 
 
-def _default_users(view: RootView) -> UsersSpec:
-    return image_users(view.image) if view.image else default_users(view.root)
+def _default_users(view: RootView, values: Values) -> UsersSpec:
+    mounts = values.get("mounts", ())
+    return image_users(view.image, mounts) if view.image else default_users(view.root, mounts)
 
 
 def _check_tree(view: RootView, *, os_release: bool) -> None:
@@ -294,7 +295,8 @@ def make_machine(
             environment=dict(os.environ),
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
         )
-        spec = make_spec(values, frame, _default_users(view) if service == SERVICE else None)
+        users = _default_users(view, values) if service == SERVICE else None
+        spec = make_spec(values, frame, users)
         manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
         # machined takes only machines that live in a unit of systemd.
         register = spec.cgroup.register and manager != "embedded" and has_machined()

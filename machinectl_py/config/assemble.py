@@ -219,10 +219,6 @@ def has_user_namespace(values: Values, *, default: bool) -> bool:
 
 def _users(values: Values, default: UsersSpec) -> UsersSpec:
     if "private_users" not in values.values and "users_ownership" not in values.values:
-        # The ids of an overlay, such as these two end on, cannot be mapped.
-        layered = values.get("volatile", "no") == "overlay"
-        layered |= values.flag("ephemeral") and not values.get("image", "")
-        default = UsersSpec() if layered else default
         return default.replace(delegate=values.get("users_delegate", 0))
     mode, base, count = values.get("private_users", ("no", 0, 65536))
     return UsersSpec(
