@@ -127,7 +127,7 @@ _ROOT = (
     ),
     _flag(
         "ephemeral", "root", "run on a snapshot, removed at the end",
-        name="--ephemeral", short="-x", section="Exec", key="Ephemeral",
+        name="--ephemeral", short="-x", section="Exec", key="Ephemeral", privileged=True,
     ),
     _flag(
         "read_only", "root", "mount the root read-only",
@@ -464,7 +464,7 @@ _MOUNTS = (
     ),
     Setting(
         field="bind_user", kind="user-list", group="mounts", name="--bind-user", value="USER",
-        section="Files", key="BindUser", many=True, since=249,
+        section="Files", key="BindUser", many=True, privileged=True, since=249,
         help="let a user of the host exist inside, with the home directory",
     ),
     Setting(

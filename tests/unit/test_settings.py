@@ -315,8 +315,30 @@ def test_a_file_that_is_not_trusted_says_nothing_privileged(tmp_path):
     assert set(source.values) == {"hostname", "drop_capability"}
     assert len(warnings) == 2
     assert "m.nspawn:2: Capability=" in warnings[0]
+    source, _ = read(tmp_path, "[Exec]\nEphemeral=yes\n[Files]\nBindUser=x\n", trusted=False)
+    assert source.values == {}
     source, _ = read(tmp_path, "[Exec]\nSystemCallFilter=~ptrace\n", trusted=False)
     assert source.values == {"system_call_filter": ("~ptrace",)}
+
+
+def test_a_file_that_is_not_trusted_takes_nothing_back_of_one_that_is(tmp_path):
+    (tmp_path / "m.nspawn").write_text(
+        "[Exec]\nUser=nobody\nNoNewPrivileges=yes\nDropCapability=CAP_CHOWN\n"
+    )
+    (tmp_path / "z.conf").write_text(
+        "[Exec]\nUser=root\nNoNewPrivileges=no\nDropCapability=\nHostname=x\nBoot=yes\n"
+    )
+    files = [(str(tmp_path / "m.nspawn"), True), (str(tmp_path / "z.conf"), False)]
+    source = from_files(files, lambda _: None, lenient=False)
+    assert source.values == {
+        "user": "nobody",
+        "no_new_privileges": True,
+        "drop_capability": ("CAP_CHOWN",),
+        "hostname": "x",
+        "boot": True,
+    }
+    source = from_files(files, lambda _: None, lenient=False, trust_all=True)
+    assert (source.values["user"], source.values["no_new_privileges"]) == ("root", False)
 
 
 def test_unknown_keys_warn_and_sections_of_others_do_not(tmp_path):
