@@ -21,6 +21,7 @@ from machinectl_py.errors import (
 )
 from machinectl_py.images import store
 from machinectl_py.images.machines import create, machine_for
+from machinectl_py.images.pick import base_name, pick_directory, pick_image
 from machinectl_py.images.records import Machine, find_machine
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
@@ -70,6 +71,7 @@ class Target(Record):
     root: str
     words: tuple[str, ...]  # of the command line, that are left
     settings: str  # the name that its settings file has
+    given: str = ""  # the path that was given, of which `root` is a version or the end of a link
     machine: Machine | None = None  # how it was made of an image; None: its root is used in place
 
 
@@ -92,16 +94,26 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
         path = arguments.text(options[0])
         if not path:
             raise UsageError(f"--{options[0]}= is empty")
-        root = os.path.realpath(path)
+        given, root = find_path(path, image=options == ["image"])
         suffix = ".raw" if options == ["image"] else ""
-        name = arguments.text("machine") or os.path.basename(root).removesuffix(suffix)
+        name = arguments.text("machine") or base_name(given).removesuffix(suffix)
     else:
         if not words:
             raise UsageError("The name of an image, -D DIR or -i PATH is missing")
         image = words.pop(0)
         store.check_name(image)
         return resolve_name(arguments, image, tuple(words), fill=fill)
-    return settle(arguments, name, root, tuple(words), fill=fill)
+    return settle(arguments, name, root, tuple(words), given, fill=fill)
+
+
+def find_path(path: str, *, image: bool) -> tuple[str, str]:
+    """Return the path of a root as it was given, made absolute, and where the root is.
+
+    Raises:
+        NotFoundError: the path is a versioned directory that holds no version.
+    """
+    given = os.path.abspath(path)
+    return given, os.path.realpath(pick_image(given) if image else pick_directory(given))
 
 
 def resolve_name(
@@ -162,7 +174,13 @@ def target_of(machine: Machine, name: str, words: tuple[str, ...]) -> Target:
 
 
 def settle(
-    arguments: Arguments, name: str, root: str, words: tuple[str, ...], *, fill: bool = True
+    arguments: Arguments,
+    name: str,
+    root: str,
+    words: tuple[str, ...],
+    given: str = "",
+    *,
+    fill: bool = True,
 ) -> Target:
     """Return a machine by what makes it besides: its template, and that it is ephemeral.
 
@@ -178,7 +196,7 @@ def settle(
         if options.get("ephemeral"):  # before anything is made
             raise ConfigError("--ephemeral and --template= do not go together")
         _fill_root(template, root)
-    return Target(name=name, root=root, words=words, settings=settings)
+    return Target(name=name, root=root, words=words, settings=settings, given=given)
 
 
 def _find_root(image: str) -> str:
@@ -193,7 +211,7 @@ def _fill_root(template: str, root: str) -> None:
 
     if os.geteuid():
         raise DeniedError("Only root may make machines", "Try again with sudo.")
-    if not fill_root(os.path.realpath(template), root):
+    if not fill_root(find_path(template, image=False)[1], root):
         warn(f"{root} exists already, and is not made from {template}")
 
 
@@ -296,7 +314,7 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
 
 def _beside(target: Target) -> str:
     """Return the path beside which the settings are looked for, too."""
-    return target.machine.base if target.machine else target.root
+    return target.machine.base if target.machine else target.given or target.root
 
 
 def _files_mode(text: str) -> FilesMode:

@@ -10,6 +10,7 @@ import os
 import stat
 
 from machinectl_py.errors import ConfigError, ConflictError, NotFoundError
+from machinectl_py.images.pick import pick_directory, pick_image
 from machinectl_py.kernel.chase import chase
 
 MACHINES_DIR = "/var/lib/machines"
@@ -112,7 +113,7 @@ def find_root(name: str) -> str:
 
     Raises:
         ConfigError: the name is not valid.
-        NotFoundError: there is no image of that name.
+        NotFoundError: there is no image of that name, or no version of it.
     """
     check_name(name)
     for place in SEARCH_PATH:
@@ -121,6 +122,10 @@ def find_root(name: str) -> str:
             return os.path.realpath(path)
         if os.path.exists(f"{path}.raw"):
             return os.path.realpath(f"{path}.raw")
+        if os.path.isdir(f"{path}.v"):
+            return os.path.realpath(pick_directory(f"{path}.v"))
+        if os.path.isdir(f"{path}.raw.v"):
+            return os.path.realpath(pick_image(f"{path}.raw.v"))
     raise NotFoundError(
         f"There is no image '{name}' in {MACHINES_DIR}",
         f"'pymachine pull debian --name={name}' makes one; "

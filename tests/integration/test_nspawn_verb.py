@@ -95,6 +95,34 @@ def test_help_is_shown_among_other_options(pymachine):
     assert done.stdout.startswith("pymachine nspawn ")
 
 
+@pytest.mark.parametrize("verb", ["nspawn", "run"])
+def test_a_versioned_directory_is_its_newest_version_and_gives_the_name(tree, pymachine, verb):
+    place = tree.parent / f"{tree.name}-v"
+    versioned = place / f"test{os.getpid()}.v"
+    older = versioned / f"test{os.getpid()}_1.2"
+    newer = versioned / f"test{os.getpid()}_1.10"
+    newer.mkdir(parents=True)
+    older.mkdir()
+    (place / f"test{os.getpid()}.nspawn").write_text("[Exec]\nEnvironment=A=beside\n")
+    subprocess.run(["mount", "--bind", tree, newer], check=True)
+    try:
+        script = "hostname; echo $A; test -e /usr/bin/env"
+        done = pymachine(verb, "-D", versioned, "--", "/bin/sh", "-c", script)
+        assert done.stdout.replace("\r", "").split() == [f"test{os.getpid()}", "beside"], done
+        assert done.returncode == 0
+    finally:
+        subprocess.run(["umount", newer], check=True)
+        subprocess.run(["rm", "-r", place], check=True)
+
+
+def test_a_link_gives_its_own_name_and_settings(tree, pymachine, tmp_path):
+    name = f"test{os.getpid()}-link"
+    (tmp_path / name).symlink_to(tree)
+    (tmp_path / f"{name}.nspawn").write_text("[Exec]\nEnvironment=A=beside\n")
+    done = pymachine("nspawn", "-q", "-D", tmp_path / name, "/bin/sh", "-c", "hostname; echo $A")
+    assert done.stdout.split() == [name, "beside"]
+
+
 def test_the_directory_to_pivot_to_is_what_is_looked_at(tree, nspawn):
     inner = tree / "inner"
     for name in ("usr/lib", "etc"):

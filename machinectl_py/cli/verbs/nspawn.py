@@ -10,6 +10,7 @@ from machinectl_py.cli.machine_options import (
     SETTINGS_OPTION,
     Target,
     find_init,
+    find_path,
     make_machine,
     read_values,
     resolve_name,
@@ -26,6 +27,7 @@ from machinectl_py.errors import (
     UnsupportedError,
 )
 from machinectl_py.images import store
+from machinectl_py.images.pick import base_name
 from machinectl_py.images.records import find_machine
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.log import shows_info, warn
@@ -198,13 +200,13 @@ def _find(arguments: Arguments) -> Target:
         if find_machine(name):
             return resolve_name(arguments, name, tuple(arguments.words))
         root = store.find_root(name)
-    root = os.path.realpath(root or os.getcwd())
-    return settle(arguments, name or _name_of(root), root, tuple(arguments.words))
+    given, root = find_path(root or os.getcwd(), image=bool(image))
+    return settle(arguments, name or _name_of(given), root, tuple(arguments.words), given)
 
 
 def _name_of(root: str) -> str:
     """Return the name that a root gives its machine; what no name may hold is left out."""
-    base = os.path.basename(root).removesuffix(".raw") or os.uname().nodename
+    base = base_name(root).removesuffix(".raw") or os.uname().nodename
     name = "".join(letter for letter in base if store.is_valid_name(f"a{letter}a"))
     name = name.strip("-.")[:64].rstrip("-.")
     if not store.is_valid_name(name):
