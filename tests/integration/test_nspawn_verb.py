@@ -123,6 +123,22 @@ def test_a_link_gives_its_own_name_and_settings(tree, pymachine, tmp_path):
     assert done.stdout.split() == [name, "beside"]
 
 
+def test_an_image_that_is_read_only_stays_so_when_it_is_found_by_its_name(tree, machine, pymachine):
+    image = f"/var/lib/machines/{machine}"
+    os.makedirs(image)
+    try:
+        subprocess.run(["mount", "--bind", tree, image], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", image], check=True)
+        touch = ("nspawn", "-q", "-M", machine, "/bin/touch", "/there")
+        assert "Read-only file system" in pymachine(*touch).stdout
+        subprocess.run(["umount", image], check=True)
+        subprocess.run(["mount", "--bind", tree, image], check=True)
+        assert pymachine(*touch).returncode == 0
+    finally:
+        subprocess.run(["umount", image], check=False)
+        os.rmdir(image)
+
+
 def test_the_directory_to_pivot_to_is_what_is_looked_at(tree, nspawn):
     inner = tree / "inner"
     for name in ("usr/lib", "etc"):

@@ -97,6 +97,8 @@ def _run(arguments: Arguments) -> int:
     if arguments.flag("cleanup"):
         return _clean_up(target.name)
     values = read_values(arguments, target, lenient=True)
+    if _is_marked(arguments, target) and not values.flag("ephemeral"):
+        values.values["read_only"] = True
     keep_unit = values.flag("keep_unit")
     if keep_unit and not systemd_runs():  # no unit to be kept: the cgroup is ours all the same
         values.values["keep_unit"] = False
@@ -155,6 +157,14 @@ def _take_user(arguments: Arguments) -> None:
         )
     warn("--user= is an older name; use --uid=")
     arguments.values.setdefault("uid", arguments.text("user"))
+
+
+def _is_marked(arguments: Arguments, target: Target) -> bool:
+    """Say whether the root was found by the machine's name, and is marked read-only."""
+    given = any(map(arguments.given, ("directory", "image")))
+    if given or target.machine is not None or not arguments.given("machine"):
+        return False
+    return os.path.exists(target.root) and store.is_read_only(target.root)
 
 
 def _say(text: str) -> None:
