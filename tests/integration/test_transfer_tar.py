@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from machinectl_py.kernel.chown_tree import move_tree
+from machinectl_py.kernel.statfs import is_subvolume
+from tests.integration import pools
 from tests.integration.transfers import MACHINES, can_make_devices, make_tree, own_store, snapshot
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root makes images")
@@ -71,6 +73,37 @@ def test_a_round_trip_keeps_everything(pymachine, sample, tmp_path, suffix):
     assert "warning" not in done.stderr
     assert snapshot(MACHINES / "web") == snapshot(sample)
     assert sorted(os.listdir(MACHINES)) == ["pymtest", "web"]
+
+
+@pytest.mark.parametrize("kind", pools.KINDS)
+def test_every_file_system_keeps_everything(pymachine, sample, tmp_path, kind):
+    file = tmp_path / "web.tar"
+    pymachine("export-tar", "pymtest", file, check=True)
+    try:
+        with pools.pool(kind, 600):
+            done = pymachine("import-tar", file)
+            assert done.returncode == 0, done.stderr
+            assert coarse_holes(MACHINES / "web") == coarse_holes(sample)
+            assert is_subvolume(str(MACHINES / "web")) == (kind == "btrfs")
+            done = pymachine("import-tar", file, "again", "--limit=10K")
+            assert done.returncode == 1
+            assert os.listdir(MACHINES) == ["web"]
+            pymachine("export-tar", "web", tmp_path / "back.tar", check=True)
+            pymachine("import-fs", MACHINES / "web", "copy", check=True)
+            assert is_subvolume(str(MACHINES / "copy")) == (kind == "btrfs")
+            assert coarse_holes(MACHINES / "copy") == coarse_holes(sample)
+    except pools.NoLoops as error:
+        pytest.skip(str(error))
+    if kind == "tmpfs":
+        assert (tmp_path / "back.tar").read_bytes() == file.read_bytes()
+
+
+def coarse_holes(root):
+    """Return a snapshot without the places of holes, which are each file system's own."""
+    found, links = snapshot(root)
+    for path, (*known, content) in found.items():
+        found[path] = (*known, content[0] if isinstance(content, tuple) and content else content)
+    return found, links
 
 
 def test_streams_go_both_ways(pymachine, sample, tmp_path):

@@ -88,7 +88,7 @@ def make_tree(root):
     (root / "etc/up").symlink_to("../../../../etc/passwd")
     os.link(root / "etc/mtab", root / "etc/mtab2", follow_symlinks=False)
     os.lchown(root / "etc/up", 65534, 7)
-    (root / "etc/long").symlink_to("x" * 3000)
+    (root / "etc/long").symlink_to("x" * 1000)  # idem
     (root / ("d" * 200)).mkdir()
     (root / ("d" * 200) / ("f" * 250)).write_text("long")
     (root / "var/log").chmod(0o2775)
@@ -102,7 +102,9 @@ def make_tree(root):
     os.mkfifo(root / "var/fifo")
     if can_make_devices(root):
         os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-        os.mknod(root / "disk", stat.S_IFBLK | 0o660, os.makedev(259, 1048575))
+        os.mknod(
+            root / "disk", stat.S_IFBLK | 0o660, os.makedev(259, 262143)
+        )  # the most that XFS has
         os.chown(root / "disk", 0, 6)
     (root / "tmp").mkdir()
     (root / "tmp").chmod(0o1777)
@@ -156,7 +158,11 @@ def snapshot(root):
 
 def facts(path):
     status = os.lstat(path)
-    names = os.listxattr(path, follow_symlinks=False)
+    names = [
+        name
+        for name in os.listxattr(path, follow_symlinks=False)
+        if not name.startswith("trusted.SGI_ACL")  # XFS's own form of ACLs
+    ]
     attributes = {name: os.getxattr(path, name, follow_symlinks=False) for name in names}
     known = [status.st_mode, status.st_uid, status.st_gid, status.st_rdev, status.st_mtime_ns]
     content = ()

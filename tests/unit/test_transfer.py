@@ -10,7 +10,7 @@ import pytest
 from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError, UsageError
 from machinectl_py.images import remotes
 from machinectl_py.images.transfer import compress, oci, raw, simplestreams, verify, web
-from machinectl_py.images.transfer.flow import parse_size, size_text
+from machinectl_py.images.transfer.flow import _lines, parse_size, size_text
 from machinectl_py.images.transfer.pulls import kind_of
 from machinectl_py.images.transfer.tar import lift_tree
 
@@ -157,6 +157,12 @@ def test_sizes():
     assert [size_text(count) for count in (5, 12_345, 3.2e9, 4e12)] == [
         *("5 B", "12.3 kB", "3.2 GB", "4.0 TB")
     ]
+
+
+def test_what_programs_say_drives_no_terminal():
+    said = b"tar: \x1b[2Jname\xff\n\n" + b"x" * 10_000
+    assert _lines(said)[0] == "tar: ?[2Jname\N{REPLACEMENT CHARACTER}"
+    assert [len(line) for line in _lines(said)] == [14, 500]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _PIPE_SIZE = 1 << 20  # the most that is allowed by default; pipe(7)
 _LOOK = 0.1  # seconds between looks at the disk
-_LINES = 1000  # of what programs complain of
+_LINES, _LONGEST = 1000, 500  # of what programs complain of, and of a line of that
 # Of the file system, what no image may take: others write there too.
 _RESERVE_PART, _RESERVE_MOST = 20, 1 << 30
 _F_SETPIPE_SZ = 1031
@@ -158,7 +158,13 @@ def follow(
 
 
 def _lines(data: bytes) -> list[str]:
-    return [line for line in data.decode(errors="surrogateescape").splitlines() if line]
+    """Return what was said, safe for a terminal: it may quote names that strangers chose."""
+    lines = data.decode(errors="replace").splitlines()
+    return [_printable(line[:_LONGEST]) for line in lines if line.strip()]
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def refuse_failure(

@@ -45,7 +45,8 @@ _READ = const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NOD
 # ACLs are attributes among the others ("system.posix_acl_access"), with ids as numbers, as in what
 # systemd exports. By --acls tar(1) would write them as text besides, with a look at each file, and,
 # unpacking, take them away where there is no such text.
-_ATTRIBUTES = ("--xattrs", "--xattrs-include=*")
+# XFS shows ACLs a second time, as it stores them: with ids that no map has touched.
+_ATTRIBUTES = ("--xattrs", "--xattrs-include=*", "--xattrs-exclude=trusted.SGI_ACL_*")
 
 
 def _program() -> str:
