@@ -25,13 +25,14 @@ from machinectl_py.images.pick import base_name, pick_directory, pick_image
 from machinectl_py.images.records import Machine, find_machine
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+from machinectl_py.kernel.idmap import why_unmappable
 from machinectl_py.layout import SERVICE
 from machinectl_py.log import warn
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.mount_facts import probe_mounts
 from machinectl_py.plan.network_facts import probe_network
-from machinectl_py.plan.root_facts import default_users, image_users, why_unmappable
+from machinectl_py.plan.root_facts import default_users, image_users
 from machinectl_py.record import Record
 from machinectl_py.runtime.root_view import view_root
 
@@ -256,10 +257,11 @@ def boot_argv(target: Target, values: Values, *, answered: bool = False) -> tupl
     return (init, "systemd.firstboot=off", *words)
 
 
-def _default_users(view: RootView, layer: str) -> UsersSpec:
+def _default_users(view: RootView, values: Values) -> UsersSpec:
+    layer, mounts = values.get("layer", ""), values.get("mounts", ())
     if view.image is None:
-        return default_users(view.root, layer)
-    return UsersSpec() if layer and why_unmappable(layer) else image_users(view.image)
+        return default_users(view.root, layer, mounts)
+    return UsersSpec() if layer and why_unmappable(layer) else image_users(view.image, mounts)
 
 
 def _check_tree(view: RootView, *, os_release: bool) -> None:
@@ -417,7 +419,7 @@ def _make_machine(
             environment=dict(os.environ),
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
         )
-        users = _default_users(view, values.get("layer", "")) if service == SERVICE else None
+        users = _default_users(view, values) if service == SERVICE else None
         spec = make_spec(values, frame, users)
         if not spec.rootfs.image and spec.rootfs.image_policy:
             from machinectl_py.images.policy import parse_policy

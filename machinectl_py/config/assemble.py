@@ -232,9 +232,7 @@ def _users(values: Values, default: UsersSpec | None) -> UsersSpec:
     elif "users_ownership" in values.values:
         mode, base, count = "pick", 0, 65536
     else:
-        # PID 1 cannot map the ids of an overlay that it makes itself.
-        own_overlay = values.get("volatile", "no") == "overlay"
-        return (UsersSpec() if own_overlay else default).replace(delegate=delegate)
+        return default.replace(delegate=delegate)
     return UsersSpec(
         mode=mode,
         base=base,

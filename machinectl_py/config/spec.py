@@ -67,6 +67,7 @@ class UsersSpec(Record):
     count: int = 65536
     ownership: Ownership = "off"
     delegate: int = 0  # further ranges of 65536 ids, mapped for nested machines
+    map_mounts: bool = False  # directories of the host show the host's ids, unless told otherwise
 
 
 class BindMount(Record):

@@ -125,7 +125,11 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
         )
     steps += build_identity.prepare_journal(spec, facts)
-    prepared = (*build_root.take_up(spec, facts), *_sources(spec, facts))
+    prepared = (
+        *build_root.take_up(spec, facts),
+        *_sources(spec, facts),
+        *build_root.make_up_outside(spec, facts),
+    )
     steps += prepared
     outside = build_security.limit_from_outside(spec)
     # The embedded manager's cgroup is empty until the birth; a scope has the supervisor in it.
@@ -183,8 +187,7 @@ def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         root.EnslaveMounts(),
         *build_identity.clone_journal_socket(spec),
         *build_security.open_labels(spec),
-        *build_root.compose(spec, facts),
-        *build_mounts.make(spec, facts),
+        *build_root.make_up(spec, facts),
         *build_root.cover(spec, facts),
         root.PivotRoot(root=build_mounts.place_inside(spec, facts)),
         *build_root.finish(spec, facts),

@@ -13,12 +13,13 @@ from machinectl_py.plan import build_users
 from machinectl_py.plan.build_mounts import (
     custom,
     layer_of,
+    make,
     parts,
     place_inside,
     place_of,
     target_of,
 )
-from machinectl_py.plan.steps import api, compose_root, ephemeral, host, root
+from machinectl_py.plan.steps import api, compose_root, ephemeral, host, outside, root
 from machinectl_py.plan.users import plan_users
 
 TYPE_CHECKING = False
@@ -152,8 +153,34 @@ def _usr(spec: MachineSpec, facts: HostFacts, *, above: bool) -> tuple[Step, ...
     return attach_usr(facts.disk, place_inside(spec, facts))
 
 
-def compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the steps that make up the root at its place before the custom mounts are cloned."""
+def make_up_outside(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's steps that make up a root with overlays, if PID 1 could not."""
+    if not _made_outside(spec, facts):
+        return ()
+    moved = (step.replace(place="supervisor") for step in _make_up(spec, facts))
+    return (outside.UnshareMounts(), *moved, outside.RejoinMounts())
+
+
+def make_up(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps inside that make up the root at its place, and the overlays."""
+    if _made_outside(spec, facts):
+        return (root.AttachRoot(tree=root.COMPOSED_TREE),)
+    return _make_up(spec, facts)
+
+
+def _made_outside(spec: MachineSpec, facts: HostFacts) -> bool:
+    """Say whether there is an overlay and a user namespace whose root could not make it."""
+    above = _overlays(spec, facts) or spec.rootfs.volatile == "overlay"
+    overlays = above or any(isinstance(mount, OverlayMount) for mount in spec.mounts)
+    return overlays and spec.users.mode != "no"
+
+
+def _make_up(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    return (*_compose(spec, facts), *make(spec, facts))
+
+
+def _compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps that make up the root at its place."""
     place, rootfs = place_inside(spec, facts), spec.rootfs
     scratch = machine_dir(spec.name)
     steps: list[Step] = [_attach(spec, facts), *_usr(spec, facts, above=False)]

@@ -164,6 +164,7 @@ class Build:
 
     def kill(self) -> None:
         """Kill what was born, and wait for it; let go of what it should have inherited."""
+        self.context.rejoin_mounts()
         self.context.close_mounts()
         if "leader-pidfd" in self.context.slots:
             try:
