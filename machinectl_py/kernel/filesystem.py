@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING = 0, 1  # <linux/mount.h>
 _INT = struct.Struct("i")
+_DENIED = -1
 
 
 def make_filesystems_in(
-    pidfd: int, namespaces: int, fstypes: tuple[str, ...], attributes: int, *, pid: int
+    pidfd: int,
+    namespaces: int,
+    fstypes: tuple[str, ...],
+    attributes: int,
+    *,
+    pid: int,
+    optional: str = "",
 ) -> tuple[int, ...]:
     """Return detached mounts of new file systems that show the namespaces of a process.
 
@@ -37,6 +44,7 @@ def make_filesystems_in(
         fstypes: as in /proc/filesystems.
         attributes: MOUNT_ATTR_ flags of the mounts.
         pid: of the short-lived process, in its PID namespace.
+        optional: the type of which -1 is returned if it is denied.
 
     Raises:
         OSError: with errno, the call and the type.
@@ -47,7 +55,7 @@ def make_filesystems_in(
         setns(pidfd, const.CLONE_NEWPID)  # for children
         child, child_pidfd = clone3(const.CLONE_FILES, number=pid)
         if child == 0:
-            _make_for_parent(pidfd, namespaces, fstypes, attributes, tell)
+            _make_for_parent(pidfd, namespaces, fstypes, attributes, tell, optional)
         setns(ours, const.CLONE_NEWPID)
         os.waitpid(child, 0)
         os.close(child_pidfd)
@@ -55,27 +63,37 @@ def make_filesystems_in(
     finally:
         for fd in (told, tell, ours):
             os.close(fd)
-    made = tuple(number for number in numbers if number >= 0)
-    if len(made) < len(fstypes):
-        for fd in made:
-            os.close(fd)
-        told_error = -numbers[-1] if len(numbers) > len(made) else errno.ECHILD  # it was killed
-        raise_errno(told_error, "fsmount", fstypes[len(made)])
-    return made
+    if len(numbers) == len(fstypes) and numbers[-1] >= _DENIED:
+        return tuple(numbers)
+    for fd in filter(lambda number: number >= 0, numbers):
+        os.close(fd)
+    if not numbers or numbers[-1] >= _DENIED:  # it was killed
+        raise_errno(errno.ECHILD, "fsmount", fstypes[len(numbers)])
+    raise_errno(_DENIED - numbers[-1], "fsmount", fstypes[len(numbers) - 1])
 
 
 def _make_for_parent(
-    pidfd: int, namespaces: int, fstypes: tuple[str, ...], attributes: int, tell: int
+    pidfd: int,
+    namespaces: int,
+    fstypes: tuple[str, ...],
+    attributes: int,
+    tell: int,
+    optional: str,
 ) -> NoReturn:
-    """Tell the descriptors of the file systems, then if need be a negative errno."""
+    """Tell the descriptors of the file systems, or `_DENIED`; an errno below that is the last."""
     try:
         if namespaces:
             setns(pidfd, namespaces)
         for fstype in fstypes:
-            tree = make_filesystem(fstype, (("source", fstype),), attributes)
+            try:
+                tree = make_filesystem(fstype, (("source", fstype),), attributes)
+            except PermissionError:
+                if fstype != optional:
+                    raise
+                tree = _DENIED
             os.write(tell, _INT.pack(tree))
     except OSError as error:
-        os.write(tell, _INT.pack(-(error.errno or errno.EIO)))
+        os.write(tell, _INT.pack(_DENIED - (error.errno or errno.EIO)))
     finally:
         os._exit(0)
 

@@ -13,6 +13,7 @@ from machinectl_py.plan import (
     build_security,
     build_users,
 )
+from machinectl_py.plan.context import APART
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -119,11 +120,7 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.seccomp.enabled:
         steps.append(birth.PrepareSeccomp(capabilities=spec.capabilities, seccomp=spec.seccomp))
     steps.append(cgroup.DivideCgroup())
-    own_time = build_identity.own_time(spec, facts)
-    if own_time:
-        steps.append(
-            birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
-        )
+    steps += build_identity.time_namespace(spec, facts)
     steps += build_identity.prepare_journal(spec, facts)
     prepared = (
         *build_root.take_up(spec, facts),
@@ -142,7 +139,8 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.users.mode != "no":
         flags |= const.CLONE_NEWUSER
     steps += build_network.join(spec)
-    handed = tuple(slot for step in prepared for slot in step.given_slots())
+    own_time = any(isinstance(step, birth.NewTimeNamespace) for step in steps)
+    handed = (APART, *(slot for step in prepared for slot in step.given_slots()))
     steps.append(birth.ClonePayload(flags=flags, own_time=own_time, handed=handed))
     steps += build_users.after_birth(spec, facts)
     steps += build_network.connect(spec, facts)
@@ -181,6 +179,7 @@ def _sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
+        *build_identity.enter_time(spec, facts),
         *build_users.become_root(spec),
         root.DieWithSupervisor(),
         confine.NewKeyring(),
@@ -214,8 +213,8 @@ def _device_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     console = spec.console != "pipe"
     return (
-        *build_users.mount_proc(spec, _mount("proc", "/proc", _SEALED)),
-        *build_users.mount_sys(spec, _mount("sysfs", "/sys", _SEALED)),
+        *build_users.mount_proc(spec, facts, _mount("proc", "/proc", _SEALED)),
+        *build_users.mount_sys(spec, facts, _mount("sysfs", "/sys", _SEALED)),
         _mount(
             "tmpfs",
             "/dev",

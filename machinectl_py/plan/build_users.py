@@ -81,11 +81,12 @@ def clone_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's steps that give the newborn its ids, and what it may not make."""
     plan = plan_users(spec, facts)
+    api_mounts = users.MakeApiMounts(own_network=spec.private_network)
     if plan is None:
-        return ()
+        return (api_mounts,) if facts.in_user_namespace else ()
     return (
         users.WriteIdMaps(count=plan.count, users=bound_users(spec, facts)),
-        users.MakeApiMounts(own_network=spec.private_network),
+        api_mounts,
         cgroup.OwnCgroup(),
         users.OwnUnixExport(machine=spec.name),
         locks.StartLocker(),
@@ -97,18 +98,23 @@ def become_root(spec: MachineSpec) -> tuple[Step, ...]:
     return (users.BecomeRoot(),) if spec.users.mode != "no" else ()
 
 
-def mount_proc(spec: MachineSpec, usual: Step) -> tuple[Step, ...]:
+def _needs_outside(spec: MachineSpec, facts: HostFacts) -> bool:
+    """Say whether PID 1 may not mount proc and sysfs, in a new root that has none."""
+    return spec.users.mode != "no" or facts.in_user_namespace
+
+
+def mount_proc(spec: MachineSpec, facts: HostFacts, usual: Step) -> tuple[Step, ...]:
     """Return the step that mounts /proc, `usual` where there is no user namespace."""
-    return (usual,) if spec.users.mode == "no" else (users.AttachProc(),)
+    return (users.AttachProc(),) if _needs_outside(spec, facts) else (usual,)
 
 
-def mount_sys(spec: MachineSpec, writable: Step) -> tuple[Step, ...]:
+def mount_sys(spec: MachineSpec, facts: HostFacts, writable: Step) -> tuple[Step, ...]:
     """Return the step that mounts /sys; `writable` is the whole of it.
 
     Raises:
         ConfigError: that in a user namespace.
     """
-    made_outside = spec.users.mode != "no"
+    made_outside = _needs_outside(spec, facts)
     if not spec.api_writable:
         return (api.MountSys(made_outside=made_outside),)
     if made_outside:

@@ -24,6 +24,8 @@ HANDED_OVER = frozenset({"locker", "proc", "sysfs"})
 _HELD_PREFIX = "disk:"
 # Slots with detached mounts: who made them closes them after the birth, or when it fails.
 _MOUNT_PREFIX = "mount:"
+# A time namespace that PID 1 is to join, see `steps.clocks`: without it, it is born in its own.
+APART = "time-namespace"
 # Our mount namespace, root and working directory, while we are in another.
 HOME_SLOTS = ("home-mounts", "home-root", "home-directory")
 

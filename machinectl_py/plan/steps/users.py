@@ -199,7 +199,7 @@ class MakeApiMounts(Step):
 
     def describe(self) -> str:
         """Return the act."""
-        return "fsmount proc and sysfs, as detached mounts"
+        return "fsmount proc and sysfs, as detached mounts; of a sysfs that is denied open_tree /sys"
 
     def apply(self, context: Context) -> None:
         """Make both by a short-lived process there."""
@@ -209,7 +209,13 @@ class MakeApiMounts(Step):
             ("proc", "sysfs"),
             const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC,
             pid=_HELPER_PID,
+            optional="sysfs",
         )
+        if sysfs < 0:  # we are in a user namespace, and our own /sys is no whole one
+            sysfs = kernel_mount.open_tree("/sys")
+            kernel_mount.set_attributes(sysfs, propagation=const.MS_PRIVATE)
+            if self.own_network:
+                context.warn("The machine's /sys/class/net has the host's links")
         context.give("proc", proc)
         context.give("sysfs", sysfs)
 
