@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.config.spec import UsersSpec
+from machinectl_py.kernel.chown_tree import BUSY_BASE, is_busy
 from machinectl_py.kernel.idmap import why_unmappable
 from machinectl_py.plan.id_ranges import FOREIGN_BASE, SIZE
 from machinectl_py.plan.mount_facts import maps_all
@@ -38,8 +39,8 @@ def probe_root(root: str, users: UsersSpec) -> RootFacts:
     tries = namespaces and users.ownership in ("map", "auto", "foreign")
     return RootFacts(
         namespaces=namespaces,
-        uid=status.st_uid,
-        gid=status.st_gid,
+        uid=BUSY_BASE if is_busy(status.st_uid) else status.st_uid,
+        gid=BUSY_BASE if is_busy(status.st_uid) else status.st_gid,
         unmappable=why_unmappable(root) if tries else "",
     )
 
@@ -78,7 +79,7 @@ def default_users(root: str, layer: str = "", mounts: Iterable[AnyMount] = ()) -
             return UsersSpec()
     except OSError:  # the verb tells it
         return UsersSpec()
-    return _by_owner(status.st_uid, mounts)
+    return UsersSpec() if is_busy(status.st_uid) else _by_owner(status.st_uid, mounts)
 
 
 def image_users(image: ImageFacts, mounts: Iterable[AnyMount] = ()) -> UsersSpec:
