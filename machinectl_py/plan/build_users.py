@@ -81,7 +81,7 @@ def clone_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's steps that give the newborn its ids, and what it may not make."""
     plan = plan_users(spec, facts)
-    api_mounts = users.MakeApiMounts(own_network=spec.private_network)
+    api_mounts = users.MakeApiMounts(own_network=spec.private_network, nesting=nests(spec))
     if plan is None:
         return (api_mounts,) if facts.in_user_namespace else ()
     return (
@@ -96,6 +96,16 @@ def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def become_root(spec: MachineSpec) -> tuple[Step, ...]:
     """Return the first step inside."""
     return (users.BecomeRoot(),) if spec.users.mode != "no" else ()
+
+
+def nests(spec: MachineSpec) -> bool:
+    """Say whether user namespaces inside shall be able to have a proc and a sysfs of their own."""
+    return spec.users.mode != "no" and spec.users.delegate > 0
+
+
+def show_whole(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the step inside without which they could not."""
+    return (users.ShowWhole(),) if nests(spec) else ()
 
 
 def _needs_outside(spec: MachineSpec, facts: HostFacts) -> bool:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     SlotValue = int | str
 
 # Slots whose number is a descriptor, which is passed on as such from process to process.
-DESCRIPTOR_SLOTS = frozenset({"console", "kmsg", "locker", "proc", "sysfs"})
+DESCRIPTOR_SLOTS = frozenset({"console", "kmsg", "locker", "proc", "sysfs", "whole-sysfs"})
 # Those that are nobody's any more but the taker's.
-HANDED_OVER = frozenset({"locker", "proc", "sysfs"})
+HANDED_OVER = frozenset({"locker", "proc", "sysfs", "whole-sysfs"})
 
 # Slots with descriptors that the supervisor keeps as long as the machine lives, over each reboot.
 _HELD_PREFIX = "disk:"

@@ -79,7 +79,9 @@ def uptime(state: MachineState) -> int:
         OSError: the leader has ended.
     """
     here = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return (here + procfs.boottime_offset(state.leader) - procfs.boottime_offset(os.getpid())) // 1000
+    return (
+        here + procfs.boottime_offset(state.leader) - procfs.boottime_offset(os.getpid())
+    ) // 1000
 
 
 # In the order in which machinectl prints them; ours follow.

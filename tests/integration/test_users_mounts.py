@@ -130,7 +130,11 @@ def test_by_default_what_cannot_be_mapped_is_mounted_without_a_user_namespace(
     pymachine, shared_tree, machine, tree
 ):
     script = "grep -q ' 4294967295$' /proc/self/uid_map && echo / 0 w"
-    binds = (f"--bind={tree}/srv:/data", f"--overlay={tree}/srv::/data", "--bind=/dev/null:/srv/null")
+    binds = (
+        f"--bind={tree}/srv:/data",
+        f"--overlay={tree}/srv::/data",
+        "--bind=/dev/null:/srv/null",
+    )
     for option in binds:  # an overlay, and devtmpfs
         assert owners(pymachine, shared_tree, machine, option, script=script) == {"/": WRITTEN}
 
