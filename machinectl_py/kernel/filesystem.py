@@ -16,6 +16,7 @@ from machinectl_py.kernel.namespaces import clone3, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING = 0, 1  # <linux/mount.h>
@@ -49,13 +50,22 @@ def make_filesystems_in(
     Raises:
         OSError: with errno, the call and the type.
     """
+
+    def make(fstype: str) -> int:
+        try:
+            return make_filesystem(fstype, (("source", fstype),), attributes)
+        except PermissionError:
+            if fstype != optional:
+                raise
+            return _DENIED
+
     told, tell = os.pipe2(os.O_CLOEXEC)
     ours = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(pidfd, const.CLONE_NEWPID)  # for children
         child, child_pidfd = clone3(const.CLONE_FILES, number=pid)
         if child == 0:
-            _make_for_parent(pidfd, namespaces, fstypes, attributes, tell, optional)
+            _make_for_parent(pidfd, namespaces, fstypes, make, tell)
         setns(ours, const.CLONE_NEWPID)
         os.waitpid(child, 0)
         os.close(child_pidfd)
@@ -63,35 +73,28 @@ def make_filesystems_in(
     finally:
         for fd in (told, tell, ours):
             os.close(fd)
-    if len(numbers) == len(fstypes) and numbers[-1] >= _DENIED:
-        return tuple(numbers)
-    for fd in filter(lambda number: number >= 0, numbers):
-        os.close(fd)
-    if not numbers or numbers[-1] >= _DENIED:  # it was killed
-        raise_errno(errno.ECHILD, "fsmount", fstypes[len(numbers)])
-    raise_errno(_DENIED - numbers[-1], "fsmount", fstypes[len(numbers) - 1])
+    made = [number for number in numbers if number >= _DENIED]
+    if len(made) < len(fstypes):
+        for fd in filter(lambda number: number >= 0, made):
+            os.close(fd)
+        told_error = _DENIED - numbers[-1] if len(numbers) > len(made) else errno.ECHILD  # killed
+        raise_errno(told_error, "fsmount", fstypes[len(made)])
+    return tuple(made)
 
 
 def _make_for_parent(
     pidfd: int,
     namespaces: int,
     fstypes: tuple[str, ...],
-    attributes: int,
+    make: Callable[[str], int],
     tell: int,
-    optional: str,
 ) -> NoReturn:
     """Tell the descriptors of the file systems, or `_DENIED`; an errno below that is the last."""
     try:
         if namespaces:
             setns(pidfd, namespaces)
         for fstype in fstypes:
-            try:
-                tree = make_filesystem(fstype, (("source", fstype),), attributes)
-            except PermissionError:
-                if fstype != optional:
-                    raise
-                tree = _DENIED
-            os.write(tell, _INT.pack(tree))
+            os.write(tell, _INT.pack(make(fstype)))
     except OSError as error:
         os.write(tell, _INT.pack(_DENIED - (error.errno or errno.EIO)))
     finally:
