@@ -258,7 +258,7 @@ def boot_argv(target: Target, values: Values, *, answered: bool = False) -> tupl
 
 
 def _default_users(view: RootView, values: Values) -> UsersSpec:
-    mounts, layer = values.get("mounts", ()), values.get("layer", "")
+    layer, mounts = values.get("layer", ""), values.get("mounts", ())
     if view.image is None:
         return default_users(view.root, layer, mounts)
     return UsersSpec() if layer and why_unmappable(layer) else image_users(view.image, mounts)

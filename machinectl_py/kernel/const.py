@@ -95,7 +95,7 @@ NR_fsmount = 432
 NR_mount_setattr = 442
 
 # <linux/nsfs.h>
-NS_GET_NSTYPE = 0xB703
+NS_GET_USERNS, NS_GET_NSTYPE = 0xB701, 0xB703
 
 # <asm-generic/ioctls.h>
 TIOCSCTTY = 0x540E

@@ -132,6 +132,23 @@ def is_network_namespace(path: str) -> bool:
         os.close(fd)
 
 
+def owns_network() -> bool:
+    """Say whether our network namespace is our user namespace's or one's below: NS_GET_USERNS.
+
+    In that of one above we have no capability, whichever we hold.
+    """
+    import fcntl
+
+    fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.close(fcntl.ioctl(fd, const.NS_GET_USERNS))
+    except OSError:  # EPERM
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 class InNetwork:
     """Be in the network namespace of a file for a while; a socket made there stays there."""
 

@@ -13,7 +13,7 @@ import struct
 from machinectl_py.kernel import const, idmap
 from machinectl_py.kernel import mount as kernel_mount
 from machinectl_py.kernel.libc import check, libc, raise_errno
-from machinectl_py.kernel.namespaces import clone3
+from machinectl_py.kernel.namespaces import clone3, in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,8 +134,13 @@ def _mount(count: int, writable: bool, owner: int) -> None:
     """Mount the overlay of the layers 0 to count - 1, and of `count` if it is writable."""
     data = f"lowerdir={':'.join(map(str, range(count)))},{_OPTIONS}"
     if writable:
+        data += f",upperdir={count}/upper,workdir={count}/work"
+    if in_user_namespace():
+        # trusted.overlay.* are denied, and overlayfs notes no renamed directory in user.overlay.*.
+        data += ",userxattr"
+    elif writable:
         # Renamed directories are noted, in the place of an EXDEV that few programs expect.
-        data += f",upperdir={count}/upper,workdir={count}/work,redirect_dir=on"
+        data += ",redirect_dir=on"
     else:
         data += ",redirect_dir=follow"
     os.mkdir("m", 0o755)

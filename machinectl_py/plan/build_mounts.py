@@ -134,15 +134,6 @@ def idmap_of(mount: BindMount, users: UsersSpec) -> BindIdmap:
     return mount.idmap
 
 
-def makes_overlays(spec: MachineSpec, facts: HostFacts) -> bool:
-    """Say whether an overlay is mounted, so that the root is made up by the host's root."""
-    rootfs = spec.rootfs
-    kept = facts.mounts.snapshot or facts.mounts.layer or rootfs.image
-    if (rootfs.ephemeral and not kept) or rootfs.volatile == "overlay":
-        return True
-    return any(isinstance(mount, OverlayMount) for mount in spec.mounts)
-
-
 def place_of(spec: MachineSpec, facts: HostFacts) -> str:
     """Return the directory of the host that becomes the root: a snapshot has its own."""
     snapshot = facts.mounts.snapshot if spec.rootfs.ephemeral else ""

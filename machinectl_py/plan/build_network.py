@@ -22,9 +22,10 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
     Raises:
         NotFoundError: a link of the host's, or the network namespace, is missing.
         DeniedError: the network namespace is not ours to open.
-        UnsupportedError: ports cannot be forwarded here.
+        UnsupportedError: ports cannot be forwarded here, or we may not set up links.
         ConfigError: the namespace is something else; or two links would be of one name inside.
     """
+    _check_rights(spec, facts)
     if facts.network.missing:
         raise NotFoundError(f"There is no link {facts.network.missing[0]} on this host")
     path = spec.network.namespace_path
@@ -44,6 +45,20 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
     names = _inside_names(spec)
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"Two links of the machine would be called {twice[0]}")
+
+
+def _check_rights(spec: MachineSpec, facts: HostFacts) -> None:
+    """Refuse what takes CAP_NET_ADMIN, which a machine with the host's network lacks."""
+    network = spec.network
+    pairs = network.interfaces or network.macvlan or network.ipvlan or network.veth_extra
+    connects = bool(network.veth or pairs)
+    # Root of a user namespace of the machine's own has it for a network that is not connected.
+    own = spec.private_network and spec.users.mode == "no"
+    if (connects and not facts.network.may_connect) or (own and not facts.network.may_set_up):
+        raise UnsupportedError(
+            "To set up a machine's network takes CAP_NET_ADMIN, which we lack in this one",
+            "If this is a machine, boot it with a network of its own, as by --network-veth.",
+        )
 
 
 def check_names(spec: MachineSpec) -> tuple[Step, ...]:

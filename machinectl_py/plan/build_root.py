@@ -14,7 +14,6 @@ from machinectl_py.plan.build_mounts import (
     custom,
     layer_of,
     make,
-    makes_overlays,
     parts,
     place_inside,
     place_of,
@@ -170,7 +169,10 @@ def make_up(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 
 def _made_outside(spec: MachineSpec, facts: HostFacts) -> bool:
-    return spec.users.mode != "no" and makes_overlays(spec, facts)
+    """Say whether there is an overlay and a user namespace whose root could not make it."""
+    above = _overlays(spec, facts) or spec.rootfs.volatile == "overlay"
+    overlays = above or any(isinstance(mount, OverlayMount) for mount in spec.mounts)
+    return overlays and spec.users.mode != "no"
 
 
 def _make_up(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:

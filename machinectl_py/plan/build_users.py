@@ -53,9 +53,12 @@ def mount_layers(spec: MachineSpec, facts: HostFacts, slot: str = "") -> Step:
     """
     plan = plan_users(spec, facts)
     if plan and plan.ownership == "chown":
+        why = facts.root.unmappable
         raise UnsupportedError(
             f"The files of {spec.root} cannot be given to a range: other machines stand on it",
-            "--private-users-ownership=map shows them as the machine's.",
+            f"Nor can their ids be mapped: {why}. Try --private-users=no."
+            if why
+            else "--private-users-ownership=map shows them as the machine's.",
         )
     return layers.MountLayers(
         root=spec.root,

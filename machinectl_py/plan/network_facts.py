@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from machinectl_py.kernel import nft
-from machinectl_py.kernel.namespaces import is_network_namespace
+from machinectl_py.kernel.capabilities import CAPABILITY_NAMES, own_effective_set
+from machinectl_py.kernel.namespaces import is_network_namespace, owns_network
 from machinectl_py.kernel.rtnl import index_of
 from machinectl_py.record import Record
 
@@ -21,6 +22,8 @@ class NetworkFacts(Record):
 
     missing: tuple[str, ...] = ()  # links that the spec builds on, which this host does not have
     namespace: NamespaceState = ""  # what is at `namespace_path`; "" without one
+    may_set_up: bool = True  # links in a network namespace of our making
+    may_connect: bool = True  # …and in the one that we are in
     nft: bool = False  # is installed; not looked for without ports
 
 
@@ -32,7 +35,12 @@ def probe_network(network: NetworkSpec) -> NetworkFacts:
     moved = {pair.host for pair in network.interfaces}
     wanted = {network.bridge, *(pair.host for pair in (*network.macvlan, *network.ipvlan))}
     missing = (name for name in wanted - moved if name and not index_of(name))
+    if network.kind == "host":
+        return NetworkFacts()
+    admin = bool(own_effective_set() >> CAPABILITY_NAMES.index("CAP_NET_ADMIN") & 1)
     return NetworkFacts(
+        may_set_up=admin,
+        may_connect=admin and owns_network(),
         missing=tuple(sorted(missing)),
         namespace=_namespace(network),
         nft=bool(network.ports and nft.find()),
