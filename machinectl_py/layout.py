@@ -15,6 +15,10 @@ TUNNELS_DIR = "/run/systemd/nspawn/propagate"
 UNIX_EXPORT_DIR = "/run/systemd/nspawn/unix-export"
 # Idem of ranges of ids, named by the first id.
 ID_LOCK_DIR = "/run/systemd/nspawn-uid"
+# Managed networks: definitions, leases, and what is of those that are up.
+NETWORK_DEFINITIONS_DIR = "/etc/pymachine/networks"
+NETWORK_LEASES_DIR = "/var/lib/pymachine/networks"
+NETWORKS_DIR = f"{RUN_DIR}/networks"
 
 
 def machine_dir(name: str) -> str:

@@ -31,7 +31,10 @@ def private_mounts() -> None:
 
 def private_state() -> None:
     """Hide the images and the state of machines that are here already, and ours from them."""
-    for path in ("/run/pymachine", "/run/systemd/nspawn", "/var/lib/machines"):
+    for path in (
+        *("/run/pymachine", "/run/systemd/nspawn", "/var/lib/machines"),
+        *("/etc/pymachine", "/var/lib/pymachine"),
+    ):
         Path(path).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path], check=True)
 
