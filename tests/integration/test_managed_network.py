@@ -57,6 +57,7 @@ def host(world):
             (found, "out0", HOST, HOST6),
             (world, "in0", WORLD, WORLD6),
         ):
+            side.write(f"ipv6/conf/{link}/accept_dad", "0")  # its link-local is usable at once
             side.ip(f"address add {address}/24 dev {link}")
             side.ip(f"address add {address6}/64 dev {link} nodad")
             side.ip(f"link set {link} up")

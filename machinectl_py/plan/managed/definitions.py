@@ -114,22 +114,30 @@ def save_network(network: ManagedNetwork) -> bool:
     os.makedirs(NETWORK_DEFINITIONS_DIR, mode=0o755, exist_ok=True)
     if os.path.exists(path):
         return False
-    write_file(path, write_definition(network))
+    write_file(path, write_definition(network), sync=True)
     return True
 
 
-def write_file(path: str, text: str, mode: int = 0o644) -> None:
+def write_file(path: str, text: str, *, sync: bool = False) -> None:
     """Write a file whole, and rename it into its place.
+
+    Args:
+        path: of the file.
+        text: its content.
+        sync: whether it is on the disk when this returns.
 
     Raises:
         OSError: it cannot be written.
     """
     directory, _, name = path.rpartition("/")
     aside = f"{directory}/.{name}.new"
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "w") as f:
+    with open(
+        os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644), "w"
+    ) as f:
         f.write(text)
         f.flush()
-        os.fsync(f.fileno())
+        if sync:
+            os.fsync(f.fileno())
     os.rename(aside, path)
 
 

@@ -41,15 +41,19 @@ def switch_on(versions: Iterable[int]) -> Iterator[tuple[str, str]]:
         write(_IPV6, "1")
 
 
-def distrust_ports(bridge: str) -> None:
-    """Have the host believe no router advertisement of the machines on a bridge.
+def prepare_bridge(bridge: str) -> None:
+    """Have the host believe no router advertisement of a bridge's ports, and answer at once.
+
+    To the machines the kernel speaks from the bridge's link-local address, which would first be
+    looked for elsewhere, for a second or two; its own network has nobody else of that address.
 
     Raises:
         OSError: /proc/sys is read-only.
     """
-    path = f"{_IPV6_LINKS}/{bridge}/accept_ra"
-    if os.path.exists(path) and _read(path) != "0":
-        write(path, "0")
+    for name in ("accept_ra", "accept_dad"):
+        path = f"{_IPV6_LINKS}/{bridge}/{name}"
+        if _read(path) not in ("", "0"):
+            write(path, "0")
 
 
 def is_on(version: int) -> bool:

@@ -125,7 +125,7 @@ class InUse(NetworksLock):
             address = stable_address(self._host_id, network.name, BRIDGE_KEY)
             index = rtnl.add_bridge(network.bridge, address)
         try:
-            forwarding.distrust_ports(network.bridge)
+            forwarding.prepare_bridge(network.bridge)
         except OSError:
             self.warnings.append(f"{network.bridge} believes routers: /proc/sys is read-only")
         for subnet in network.subnets():
