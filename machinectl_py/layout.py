@@ -15,9 +15,14 @@ TUNNELS_DIR = "/run/systemd/nspawn/propagate"
 UNIX_EXPORT_DIR = "/run/systemd/nspawn/unix-export"
 # Idem of ranges of ids, named by the first id.
 ID_LOCK_DIR = "/run/systemd/nspawn-uid"
+# What machines are made of; docs/design/store.md.
+STORE_DIR = "/var/lib/pymachine"
+RECORDS_DIR = f"{STORE_DIR}/machines"
+LAYERS_DIR = f"{STORE_DIR}/layers"
+REMOVED_DIR = f"{STORE_DIR}/tmp"
 # Managed networks: definitions, leases, and what is of those that are up.
 NETWORK_DEFINITIONS_DIR = "/etc/pymachine/networks"
-NETWORK_LEASES_DIR = "/var/lib/pymachine/networks"
+NETWORK_LEASES_DIR = f"{STORE_DIR}/networks"
 NETWORKS_DIR = f"{RUN_DIR}/networks"
 
 
@@ -39,3 +44,13 @@ def tunnel_dir(name: str) -> str:
 def unix_export_dir(name: str) -> str:
     """Return the directory in which the host finds a machine's sockets."""
     return f"{UNIX_EXPORT_DIR}/{name}"
+
+
+def record_path(name: str) -> str:
+    """Return the file that says what a machine is made of."""
+    return f"{RECORDS_DIR}/{name}.json"
+
+
+def layer_path(identifier: str) -> str:
+    """Return the directory that holds a layer."""
+    return f"{LAYERS_DIR}/{identifier}"

@@ -17,6 +17,12 @@ def shows_warnings() -> bool:
     return _level() >= _WARNING
 
 
+def warn(text: str) -> None:
+    """Tell something that is no reason to stop."""
+    if shows_warnings():
+        os.write(2, f"pymachine: {text}\n".encode(errors="surrogateescape"))
+
+
 def shows_info() -> bool:
     """Say whether messages of success are to be shown."""
     return _level() >= _INFO

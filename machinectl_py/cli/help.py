@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from machinectl_py.config.option import Option
 
+_COLUMN = 33  # where the explanations begin
+
 
 def print_overview(stream: TextIO) -> None:
     """Print the verbs by group."""
@@ -34,12 +36,24 @@ def print_verb(word: str) -> int:
     lines = [f"pymachine {verb.USAGE}", "", verb.SUMMARY]
     if verb.DETAILS:
         lines += ["", verb.DETAILS.strip()]
-    if verb.OPTIONS:
-        lines += ["", "Options:"]
-        lines += [_option_line(option) for option in verb.OPTIONS]
+    title = ""
+    for option in verb.OPTIONS:
+        if (group := _group(option)) != title:
+            title = group
+            lines += ["", f"{title}:"]
+        lines.append(_option_line(option))
     lines += ["", "Example:", f"  {verb.EXAMPLE}"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def _group(option: Option) -> str:
+    """Return the heading that an option stands under."""
+    if not hasattr(option, "group"):
+        return "Options"
+    from machinectl_py.config.table import GROUPS
+
+    return GROUPS[option.group]
 
 
 def _option_line(option: Option) -> str:
@@ -47,10 +61,12 @@ def _option_line(option: Option) -> str:
     if value:
         value = f"[={value}]" if option.optional_value else f"={value}"
     if option.name == f"-{option.short}":  # a letter without a long name: "-j"
-        spelling = f"{option.short}{value.replace('=', ' ', 1)}"
+        spelling = option.short
     else:
         spelling = f"{option.short + ' ' if option.short else '   '}{option.name}{value}"
-    return f"  {spelling:<34} {option.help}"
+    if len(spelling) > _COLUMN:
+        return f"  {spelling}\n  {'':<{_COLUMN}} {option.help}"
+    return f"  {spelling:<{_COLUMN}} {option.help}"
 
 
 def print_version() -> int:

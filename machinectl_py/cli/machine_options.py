@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from machinectl_py.config.assemble import Frame, has_user_namespace, make_spec, root_spec
 from machinectl_py.config.environment import flag
 from machinectl_py.config.merge import EMPTY, Values, from_options, merge
 from machinectl_py.config.option import Option
+from machinectl_py.config.spec import UsersSpec
 from machinectl_py.config.table import SETTINGS, Setting
-from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, UsageError
+from machinectl_py.config.values import boolean
+from machinectl_py.errors import (
+    ConfigError,
+    DeniedError,
+    NotFoundError,
+    PymachineError,
+    UnsupportedError,
+    UsageError,
+)
 from machinectl_py.images import store
+from machinectl_py.images.machines import create, machine_for
+from machinectl_py.images.pick import base_name, pick_directory, pick_image
+from machinectl_py.images.records import Machine, find_machine
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
+from machinectl_py.kernel.idmap import why_unmappable
 from machinectl_py.layout import SERVICE
-from machinectl_py.log import shows_warnings
+from machinectl_py.log import warn
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.host_files import host_machine_id
@@ -29,17 +41,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.config.merge import FilesMode
-    from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind, UsersSpec
+    from machinectl_py.config.spec import ConsoleMode, MachineSpec, PayloadKind
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.runtime.root_view import RootView
 
+_NO_MACHINED = "systemd-machined does not run on this host"
 SETTINGS_OPTION = Option(
     name="--settings",
     value="MODE",
-    choices=("yes", "no", "override", "trusted", "true", "false", "on", "off", "1", "0"),
     help="how far a settings file counts: yes, no, override, trusted",
 )
-_SETTINGS_MODES = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
 
 
 def setting_options(*without: str) -> tuple[Setting, ...]:
@@ -62,6 +73,8 @@ class Target(Record):
     root: str
     words: tuple[str, ...]  # of the command line, that are left
     settings: str  # the name that its settings file has
+    given: str = ""  # the path that was given, of which `root` is a version or the end of a link
+    machine: Machine | None = None  # how it was made of an image; None: its root is used in place
 
 
 def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
@@ -83,21 +96,93 @@ def resolve(arguments: Arguments, *, fill: bool = True) -> Target:
         path = arguments.text(options[0])
         if not path:
             raise UsageError(f"--{options[0]}= is empty")
-        root = os.path.realpath(path)
+        given, root = find_path(path, image=options == ["image"])
         suffix = ".raw" if options == ["image"] else ""
-        name = arguments.text("machine") or os.path.basename(root).removesuffix(suffix)
+        name = arguments.text("machine") or base_name(given).removesuffix(suffix)
     else:
         if not words:
             raise UsageError("The name of an image, -D DIR or -i PATH is missing")
         image = words.pop(0)
         store.check_name(image)
-        root = _find_root(image, arguments)
-        name = arguments.text("machine", image)
-    return settle(arguments, name, root, tuple(words), fill=fill)
+        return resolve_name(arguments, image, tuple(words), fill=fill)
+    return settle(arguments, name, root, tuple(words), given, fill=fill)
+
+
+def find_path(path: str, *, image: bool) -> tuple[str, str]:
+    """Return the path of a root as it was given, made absolute, and where the root is.
+
+    Raises:
+        NotFoundError: the path is a versioned directory that holds no version.
+    """
+    given = os.path.abspath(path)
+    return given, os.path.realpath(pick_image(given) if image else pick_directory(given))
+
+
+def resolve_name(
+    arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool = True
+) -> Target:
+    """Return the machine that is meant by the name of an image or machine, made if missing.
+
+    Args:
+        arguments: of the command line, with the name of the machine if that is another.
+        image: the name.
+        words: of the command line, that are left.
+        fill: make what is missing.
+
+    Raises:
+        PymachineError: as `machine_for`.
+    """
+    name = arguments.text("machine", image)
+    if arguments.given("template") and find_machine(image) is None:
+        return settle(arguments, name, _find_root(image), words, fill=fill)
+    if from_options(arguments.values, SETTINGS).values.get("ephemeral"):
+        return _ephemeral(arguments, image, words, fill=fill)
+    store.check_name(name)
+    machine = machine_for(image, name, make=fill)
+    if machine:
+        return target_of(machine, name, words)
+    return settle(arguments, name, store.find_root(image), words, fill=fill)
+
+
+def _ephemeral(arguments: Arguments, image: str, words: tuple[str, ...], *, fill: bool) -> Target:
+    """Return a machine that goes when it ends: of an image in place, or of a machine as it is.
+
+    Of a disk image, where that takes no copy, a machine is made too.
+    """
+    given = arguments.text("machine")
+    name = given if given not in ("", image) else ephemeral_name(image)
+    store.check_name(name)
+    source = find_machine(image)
+    if source is not None:
+        machine = create(image, name, ephemeral=True) if fill else source
+        return target_of(machine, name, words).replace(settings=image)
+    root = store.find_root(image)
+    if fill and root.endswith(".raw"):
+        try:
+            machine = create(image, name, ephemeral=True)
+        except UnsupportedError:
+            pass
+        else:
+            return target_of(machine, name, words).replace(settings=image)
+    return settle(arguments, arguments.text("machine", image), root, words, fill=fill)
+
+
+def target_of(machine: Machine, name: str, words: tuple[str, ...]) -> Target:
+    """Return a machine that was made of an image, as one to be started."""
+    from machinectl_py.images.drivers import root_of
+
+    root = root_of(machine.driver, machine.base, machine.own)
+    return Target(name=name, root=root, words=words, settings=name, machine=machine)
 
 
 def settle(
-    arguments: Arguments, name: str, root: str, words: tuple[str, ...], *, fill: bool = True
+    arguments: Arguments,
+    name: str,
+    root: str,
+    words: tuple[str, ...],
+    given: str = "",
+    *,
+    fill: bool = True,
 ) -> Target:
     """Return a machine by what makes it besides: its template, and that it is ephemeral.
 
@@ -113,15 +198,13 @@ def settle(
         if options.get("ephemeral"):  # before anything is made
             raise ConfigError("--ephemeral and --template= do not go together")
         _fill_root(template, root)
-    return Target(name=name, root=root, words=words, settings=settings)
+    return Target(name=name, root=root, words=words, settings=settings, given=given)
 
 
-def _find_root(image: str, arguments: Arguments) -> str:
+def _find_root(image: str) -> str:
     try:
         return store.find_root(image)
     except NotFoundError:
-        if not arguments.given("template"):
-            raise
         return f"{store.MACHINES_DIR}/{image}"
 
 
@@ -130,7 +213,7 @@ def _fill_root(template: str, root: str) -> None:
 
     if os.geteuid():
         raise DeniedError("Only root may make machines", "Try again with sudo.")
-    if not fill_root(os.path.realpath(template), root):
+    if not fill_root(find_path(template, image=False)[1], root):
         warn(f"{root} exists already, and is not made from {template}")
 
 
@@ -175,8 +258,11 @@ def boot_argv(target: Target, values: Values, *, answered: bool = False) -> tupl
     return (init, "systemd.firstboot=off", *words)
 
 
-def _default_users(view: RootView) -> UsersSpec:
-    return image_users(view.image) if view.image else default_users(view.root)
+def _default_users(view: RootView, values: Values) -> UsersSpec:
+    mounts, layer = values.get("mounts", ()), values.get("layer", "")
+    if view.image is None:
+        return default_users(view.root, layer, mounts)
+    return UsersSpec() if layer and why_unmappable(layer) else image_users(view.image, mounts)
 
 
 def _check_tree(view: RootView, *, os_release: bool) -> None:
@@ -210,26 +296,37 @@ def read_values(arguments: Arguments, target: Target, *, lenient: bool = False) 
             origins=options.origins | {"parameters": "arguments"},
             said=options.said | {"parameters", "start"},
         )
-    asked = arguments.text("settings", "yes")
-    mode: FilesMode = _SETTINGS_MODES.get(asked, asked)  # type: ignore[assignment]  # a choice
+    mode = _files_mode(arguments.text("settings", "yes"))
     files = EMPTY
     if mode != "no":
         from machinectl_py.config.nspawn_file import settings_files
 
-        if found := settings_files(target.settings, target.root):
+        if found := settings_files(target.settings, _beside(target)):
             from machinectl_py.config.merge import from_files
 
             files = from_files(found, warn, lenient=lenient, trust_all=mode == "trusted")
     values = _read_in(merge(options, files, SETTINGS, mode))
+    if target.machine is not None:
+        from machinectl_py.images.drivers import root_values
+
+        values.values.update(root_values(target.machine))
     if not arguments.given("directory") and store.is_image(target.root):  # found by its name
         values.values["image"] = target.root
     return values
 
 
-def warn(text: str) -> None:
-    """Tell something that is no reason to stop."""
-    if shows_warnings():
-        sys.stderr.write(f"pymachine: {text}\n")
+def _beside(target: Target) -> str:
+    """Return the path beside which the settings are looked for, too."""
+    return target.machine.base if target.machine else target.given or target.root
+
+
+def _files_mode(text: str) -> FilesMode:
+    if text in ("override", "trusted"):
+        return text  # type: ignore[return-value]  # mypy does not narrow it
+    try:
+        return "yes" if boolean(text) else "no"
+    except ValueError:
+        raise UsageError(f"--settings={text}: expected yes, no, override or trusted") from None
 
 
 def _read_in(values: Values) -> Values:
@@ -276,6 +373,34 @@ def make_machine(
     """
     if os.geteuid():
         raise DeniedError("Only root may start machines", "Try again with sudo.")
+    try:
+        return _make_machine(
+            target,
+            values,
+            kind=kind,
+            argv=argv,
+            console=console,
+            foreground=foreground,
+            service=service,
+        )
+    except PymachineError:
+        if target.machine is not None and target.machine.ephemeral:
+            from machinectl_py.images.machines import remove_machine
+
+            remove_machine(target.name)
+        raise
+
+
+def _make_machine(
+    target: Target,
+    values: Values,
+    *,
+    kind: PayloadKind,
+    argv: tuple[str, ...],
+    console: ConsoleMode,
+    foreground: bool,
+    service: str,
+) -> tuple[MachineSpec, HostFacts]:
     ids = has_user_namespace(values, default=service == SERVICE)
     with view_root(target.root, root_spec(values), ids=ids) as view:
         # systemd-nspawn looks for os-release only if it boots.
@@ -295,10 +420,22 @@ def make_machine(
             environment=dict(os.environ),
             capability_numbers={name: number for number, name in enumerate(CAPABILITY_NAMES)},
         )
-        spec = make_spec(values, frame, _default_users(view) if service == SERVICE else None)
+        users = _default_users(view, values) if service == SERVICE else None
+        spec = make_spec(values, frame, users)
+        if not spec.rootfs.image and spec.rootfs.image_policy:
+            from machinectl_py.images.policy import parse_policy
+
+            parse_policy(spec.rootfs.image_policy)  # of no use for a directory, but to be valid
         manager = manager_kind(spec.cgroup.manager, values.flag("keep_unit"))
         # machined takes only machines that live in a unit of systemd.
         register = spec.cgroup.register and manager != "embedded" and has_machined()
+        if values.get("register", "auto") == "yes" and not register:
+            raise UnsupportedError(
+                "The machine cannot be registered (--register=yes): "
+                + ("it is in no unit of systemd" if manager == "embedded" else _NO_MACHINED)
+            )
+        if manager == "unit" and "slice" in values.values:
+            warn("--slice= has no effect, as the machine stays in the unit that this runs in")
         facts = probe_facts(
             target.root,
             manager=manager,

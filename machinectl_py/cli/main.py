@@ -66,9 +66,32 @@ VERBS: dict[str, dict[str, str]] = {
         "import-fs": "import_fs",
         "export-tar": "export_tar",
         "export-raw": "export_raw",
+        "backup": "backup",
+        "backups": "backups",
+        "restore": "restore",
+        "images": "images",
+        "image-status": "image_status",
+        "show-image": "show_image",
+        "create": "create",
+        "clone": "clone",
+        "commit": "commit",
+        "rename": "rename",
+        "remove": "remove",
+        "read-only": "read_only",
+        "set-limit": "set_limit",
+        "clean": "clean",
+        "prune": "prune",
+        "fsck": "fsck",
+    },
+    "Snapshots": {
+        "snapshot": "snapshot",
+        "snapshots": "snapshots",
+        "rollback": "rollback",
+        "reset": "reset",
+        "diff": "diff",
     },
 }
-ALIASES = {"stop": "poweroff", "ps": "processes"}
+ALIASES = {"stop": "poweroff", "ps": "processes", "list-images": "images"}
 
 
 def find_verb(word: str) -> str:

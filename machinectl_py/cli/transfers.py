@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, str], None]
 
+_WARNINGS = 10
 QUIET = Option(name="--quiet", short="-q", help="show no progress")
 LIMIT = Option(
     name="--limit", value="SIZE", help="refuse what unpacks to more: bytes, or with K, M, G, T"
@@ -79,12 +80,17 @@ def shown(arguments: Arguments, title: str) -> Iterator[Progress]:
 def tell_made(arguments: Arguments, path: str, warnings: list[str]) -> None:
     """Print where an image is, and on standard error what is not as it should be, and what next."""
     print(path)  # noqa: T201
-    told = [f"warning: {text}" for text in warnings[:10]]
-    if len(warnings) > 10:
-        told.append(f"warning: and {len(warnings) - 10} more")
+    print_warnings(warnings)
     if not arguments.flag("quiet"):
         name = os.path.basename(path).removesuffix(".raw")
-        told.append(f"Start it: pymachine boot {name}")
+        os.write(2, f"Start it: pymachine boot {name}\n".encode())
+
+
+def print_warnings(warnings: list[str]) -> None:
+    """Print the first few warnings on standard error, and how many more there are."""
+    told = [f"warning: {text}" for text in warnings[:_WARNINGS]]
+    if len(warnings) > _WARNINGS:
+        told.append(f"warning: and {len(warnings) - _WARNINGS} more")
     os.write(2, "".join(f"{line}\n" for line in told).encode(errors="surrogateescape"))
 
 

@@ -108,7 +108,7 @@ def make_spec(values: Values, frame: Frame, default_users: UsersSpec | None = No
             raise UnsupportedError(f"{what} are not supported")
     environment = frame.environment
     network = _network(values, environment)
-    users = _users(values, default_users or UsersSpec())
+    users = _users(values, default_users)
     refuse_unsupported(environment)
     api, api_network = api_writable(environment)
     spec = MachineSpec(
@@ -209,6 +209,11 @@ def root_spec(values: Values) -> RootSpec:
         volatile=values.get("volatile", "no"),
         pivot_new=new,
         pivot_old=old,
+        layers=values.get("layers", ()),
+        layer=values.get("layer", ""),
+        driver=values.get("driver", ""),
+        made_from=values.get("made_from", ""),
+        transient=values.flag("transient"),
     )
 
 
@@ -217,20 +222,23 @@ def has_user_namespace(values: Values, *, default: bool) -> bool:
     return bool(values.get("private_users", ("pick" if default else "no", 0, 0))[0] != "no")
 
 
-def _users(values: Values, default: UsersSpec) -> UsersSpec:
-    if "private_users" not in values.values and "users_ownership" not in values.values:
-        # The ids of an overlay, such as these two end on, cannot be mapped.
-        layered = values.get("volatile", "no") == "overlay"
-        layered |= values.flag("ephemeral") and not values.get("image", "")
-        default = UsersSpec() if layered else default
-        return default.replace(delegate=values.get("users_delegate", 0))
-    mode, base, count = values.get("private_users", ("no", 0, 65536))
+def _users(values: Values, default: UsersSpec | None) -> UsersSpec:
+    """Return the user namespace; `default` is None where nobody has one who does not ask."""
+    delegate = values.get("users_delegate", 0)
+    if "private_users" in values.values:
+        mode, base, count = values.values["private_users"]
+    elif default is None:
+        mode, base, count = "no", 0, 65536
+    elif "users_ownership" in values.values:
+        mode, base, count = "pick", 0, 65536
+    else:
+        return default.replace(delegate=delegate)
     return UsersSpec(
         mode=mode,
         base=base,
         count=count,
         ownership=values.get("users_ownership", "auto" if mode == "pick" else "off"),
-        delegate=values.get("users_delegate", 0),
+        delegate=delegate,
     )
 
 
@@ -272,8 +280,11 @@ def _hardware_address(text: str) -> str:
 def _mask(names: tuple[str, ...], numbers: dict[str, int]) -> int:
     found = 0
     for name in names:
+        number = name.removeprefix("CAP_")
         if name == "all":
             found |= (1 << len(numbers)) - 1
+        elif number.isdigit() and int(number) < len(numbers):
+            found |= 1 << int(number)
         elif name in numbers:
             found |= 1 << numbers[name]
         else:
@@ -289,8 +300,7 @@ def _capabilities(
         default |= 1 << numbers["CAP_NET_ADMIN"]
     added = _mask(values.get("capability", ()), numbers)
     dropped = _mask(values.get("drop_capability", ()), numbers)
-    identity = users.mode == "fixed" and users.base == 0
-    if network.kind != "private" and users.mode != "no" and not identity:
+    if network.kind != "private" and users.mode != "no":
         # Of no use: ports belong to the network namespace, and that to the host's user namespace.
         dropped |= 1 << numbers["CAP_NET_BIND_SERVICE"]
     return (default | added) & ~dropped
@@ -349,6 +359,7 @@ def check(spec: MachineSpec) -> None:
             and not spec.link_journal_try,
             f"--ephemeral and --link-journal={spec.link_journal}",
         ),
+        (users.mode == "no" and users.delegate, "--private-users-delegate= and the host's ids"),
         (users.mode != "no" and spec.api_writable, "--private-users= and writable API mounts"),
         (spec.ambient and spec.payload.kind == "boot", "--ambient-capability= and --boot"),
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from machinectl_py.config.credentials import decode, encode, is_valid_name
 from machinectl_py.config.spec import CredentialSpec, Rlimit
-from machinectl_py.config.values import boolean, from_limit, limit
+from machinectl_py.config.values import boolean, from_limit, limit, span
 from machinectl_py.config.words import split_fields
 
 DEFAULT_COUNT = 0x10000
 _MOST_ID = 0xFFFFFFFF
+# Limits of time: what a number without a unit is in, and the kernel's unit in nanoseconds.
+_UNITS = {"CPU": ("s", 1_000_000_000), "RTTIME": ("us", 1_000)}
 LIMITS = (
     *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NOFILE", "AS", "NPROC", "MEMLOCK"),
     *("LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
@@ -62,10 +64,23 @@ def rlimit(text: str) -> tuple[Rlimit, ...]:
     return limit_of(name, value)
 
 
+def _limit(name: str, text: str) -> int:
+    """Return a limit in the kernel's unit; times and nice levels are read as such."""
+    if name in _UNITS and text != "infinity":
+        default, nanoseconds = _UNITS[name]
+        return -(-span(text if text.strip("0123456789") else text + default) // nanoseconds)
+    if name == "NICE" and text[:1] in ("+", "-"):
+        level = limit(text[1:])
+        if not 0 <= level <= (19 if text[0] == "+" else 20):
+            raise ValueError("a nice level from -20 to +19")
+        return 20 - level if text[0] == "+" else 20 + level  # getrlimit(2), RLIMIT_NICE
+    return limit(text)
+
+
 def limit_of(name: str, text: str) -> tuple[Rlimit, ...]:
     """Return the limit `name` of SOFT[:HARD]."""
     soft, colon, hard = text.partition(":")
-    found = Rlimit(name=name, soft=limit(soft), hard=limit(hard if colon else soft))
+    found = Rlimit(name=name, soft=_limit(name, soft), hard=_limit(name, hard if colon else soft))
     if found.soft != found.hard and found.hard >= 0 and not 0 <= found.soft <= found.hard:
         raise ValueError("a soft limit not above the hard one")
     return (found,)

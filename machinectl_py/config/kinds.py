@@ -81,7 +81,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
 
 _WRITERS: dict[str, Callable[[Any], str]] = {
     "boolean": values.from_boolean,
-    "words": join_words,
+    "words": lambda word: join_words((word,)),
     "environment": lambda pair: join_words((f"{pair[0]}={pair[1]}",)),
     "pivot-root": mount_values.from_pivot_root,
     "assignment": "=".join,

@@ -112,6 +112,8 @@ def from_files(
 ) -> Source:
     """Return what files say, later ones after earlier ones.
 
+    One that is not trusted neither adds to what one that is says, nor takes it back.
+
     Args:
         files: paths, and whether each is trusted.
         warn: is told of unknown keys, and of privileged ones in a file that is not trusted.
@@ -121,34 +123,61 @@ def from_files(
     Raises:
         ConfigError: a file cannot be read, or what it says is not valid.
     """
-    from machinectl_py.config.nspawn_file import read_file
-    from machinectl_py.config.table import by_key
+    from machinectl_py.config.table import SETTINGS
 
     def refuse(problem: str) -> None:
         if not lenient:
             raise ConfigError(problem)
         warn(f"{problem}; passed over")
 
+    def collected(trusted: bool) -> Source:
+        paths = [path for path, is_trusted in files if (is_trusted or trust_all) == trusted]
+        return collect(_assignments(paths, warn, refuse, trusted=trusted), refuse)
+
+    believed, others = collected(True), collected(False)
+    if not others.said:
+        return believed
+    kept = _unhidden(others, believed.said, SETTINGS)
+    return Source(
+        values=kept | believed.values,
+        origins={field: others.origins[field] for field in kept} | believed.origins,
+        said=others.said | believed.said,
+    )
+
+
+def _assignments(
+    paths: list[str], warn: Warn, refuse: Warn, *, trusted: bool
+) -> Iterable[tuple[Setting, str, str]]:
+    """Yield row, text and origin of what files say that is known, and believed of them."""
+    from machinectl_py.config.nspawn_file import read_file
+    from machinectl_py.config.table import by_key
+
     def complain(path: str, line: int, problem: str) -> None:
         refuse(f"{path}:{line}: {problem}")
 
     rows = by_key()
     sections = {section for section, _ in rows}
+    for path in paths:
+        for entry in read_file(path, complain):
+            where = f"{entry.path}:{entry.line}: {entry.key}"
+            row = rows.get((entry.section, entry.key))
+            if row is None:
+                if entry.section in sections or not entry.section.startswith("X-"):
+                    warn(f"{where}= in [{entry.section}] is not known; passed over")
+            elif not trusted and _needs_trust(row, entry.value):
+                warn(f"{where}= is passed over, as {entry.path} is not trusted")
+            else:
+                yield row, entry.value, where
 
-    def said() -> Iterable[tuple[Setting, str, str]]:
-        for path, trusted in files:
-            for entry in read_file(path, complain):
-                where = f"{entry.path}:{entry.line}: {entry.key}"
-                row = rows.get((entry.section, entry.key))
-                if row is None:
-                    if entry.section in sections or not entry.section.startswith("X-"):
-                        warn(f"{where}= in [{entry.section}] is not known; passed over")
-                elif not trusted and not trust_all and _needs_trust(row, entry.value):
-                    warn(f"{where}= is passed over, as {entry.path} is not trusted")
-                else:
-                    yield row, entry.value, where
 
-    return collect(said(), refuse)
+def _unhidden(source: Source, hidden: frozenset[str], table: Iterable[Setting]) -> dict[str, Any]:
+    """Return the values of a source whose fields and masks are not hidden."""
+    masks = {row.field: row.masks for row in table if row.masks}
+    return {
+        field: value
+        for field, value in source.values.items()
+        if field not in hidden and masks.get(field) not in hidden
+    }
 
 
 def _needs_trust(row: Setting, text: str) -> bool:
@@ -164,17 +193,12 @@ def merge(options: Source, files: Source, table: Iterable[Setting], mode: FilesM
     """
     if not files.said:
         return Values(dict(options.values), dict(options.origins))
-    masks = {row.field: row.masks for row in table if row.masks}
     if mode == "override":
         files = _with_the_last_word(files, options)
         first, second, hidden = options, files, files.said
     else:
         first, second, hidden = files, options, options.said
-    kept = {
-        field: value
-        for field, value in first.values.items()
-        if field not in hidden and masks.get(field) not in hidden
-    }
+    kept = _unhidden(first, hidden, table)
     values = kept | second.values
     for field in _ADD_UP & kept.keys() & second.values.keys():
         values[field] = (*kept[field], *second.values[field])

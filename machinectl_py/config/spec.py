@@ -50,6 +50,13 @@ class RootSpec(Record):
     volatile: VolatileMode = "no"
     pivot_new: str = ""  # this directory inside becomes / …
     pivot_old: str = ""  # … and what was / is then here
+    # Directories over the root, the topmost first, and the one whose upper/ and work/ take what
+    # the machine writes; "" has it write to the root itself.
+    layers: tuple[str, ...] = ()
+    layer: str = ""
+    driver: str = ""  # how it was made of an image: "overlay", "btrfs", "reflink"; "" in place
+    made_from: str = ""  # the image's name
+    transient: bool = False  # made for this start alone: root and record go with the machine
 
 
 class UsersSpec(Record):
@@ -60,6 +67,7 @@ class UsersSpec(Record):
     count: int = 65536
     ownership: Ownership = "off"
     delegate: int = 0  # further ranges of 65536 ids, mapped for nested machines
+    map_mounts: bool = False  # directories of the host show the host's ids, unless told otherwise
 
 
 class BindMount(Record):

@@ -115,11 +115,11 @@ _ROOT = (
     ),
     Setting(
         field="mstack", kind="path", group="root", name="--mstack", value="DIR",
-        help="the root is a stack of mounts", since=260,
+        help="the root is a stack of mounts; not supported", since=260,
     ),
     Setting(
         field="oci_bundle", kind="path", group="root", name="--oci-bundle", value="DIR",
-        help="root and settings of an OCI runtime bundle",
+        help="root and settings of an OCI runtime bundle; not supported",
     ),
     Setting(
         field="template", kind="path", group="root", name="--template", value="DIR",
@@ -127,7 +127,7 @@ _ROOT = (
     ),
     _flag(
         "ephemeral", "root", "run on a snapshot, removed at the end",
-        name="--ephemeral", short="-x", section="Exec", key="Ephemeral",
+        name="--ephemeral", short="-x", section="Exec", key="Ephemeral", privileged=True,
     ),
     _flag(
         "read_only", "root", "mount the root read-only",
@@ -153,7 +153,7 @@ _ROOT = (
     Setting(
         field="pivot_root", kind="pivot-root", group="root", name="--pivot-root",
         value="PATH[:PATH]", section="Exec", key="PivotRoot",
-        help="make a directory inside the root",
+        help="a directory inside becomes /, and what was / is then at the second path",
     ),
 )  # fmt: skip
 
@@ -168,7 +168,7 @@ _PAYLOAD = (
     ),
     Setting(
         name="", field="parameters", kind="words", group="payload", section="Exec",
-        key="Parameters", help="the command line of the payload", masks="start",
+        key="Parameters", help="the command line of the payload", masks="start", many=True,
     ),
     Setting(
         field="chdir", kind="absolute-path", group="payload", name="--chdir", value="DIR",
@@ -470,7 +470,7 @@ _MOUNTS = (
     ),
     Setting(
         field="bind_user", kind="user-list", group="mounts", name="--bind-user", value="USER",
-        section="Files", key="BindUser", many=True, since=249,
+        section="Files", key="BindUser", many=True, privileged=True, since=249,
         help="let a user of the host exist inside, with the home directory",
     ),
     Setting(

@@ -7,23 +7,19 @@ _QUOTES = "\"'"
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """Return the words of a list, as of Parameters= or Environment=; systemd.syntax(7).
+    """Return the words of a list, as of Parameters= or Environment=.
 
-    Quotes join what blanks would part, and may stand anywhere in a word. A backslash stays as it
-    is, but for one before a quote or a backslash.
+    Quotes join what blanks would part, and may stand anywhere in a word. A backslash is a letter
+    as any: so systemd reads these keys, other than those of units.
 
     Raises:
-        ValueError: a quote is not closed, or the text ends in a backslash.
+        ValueError: a quote is not closed.
     """
     words: list[str] = []
     word: list[str] | None = None
     quote = ""
-    letters = iter(text)
-    for letter in letters:
-        if letter == "\\":
-            word = word or []
-            word.append(_escaped(next(letters, "")))
-        elif quote:
+    for letter in text:
+        if quote:
             if letter == quote:
                 quote = ""
             else:
@@ -45,20 +41,18 @@ def split_words(text: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _escaped(letter: str) -> str:
-    if not letter:
-        raise ValueError("something after the last backslash")
-    return letter if letter in "\\\"'" else f"\\{letter}"
-
-
 def join_words(words: tuple[str, ...]) -> str:
     """Return the text that `split_words` splits into these words."""
     return " ".join(_quoted(word) for word in words)
 
 
 def _quoted(word: str) -> str:
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("'", "\\'")
-    return f'"{escaped}"' if not word or any(letter in _BLANKS for letter in word) else escaped
+    """Return a word in quotes if it needs any: each part of it in those that it does not hold."""
+    if word and not set(word) & set(_BLANKS + _QUOTES):
+        return word
+    # What stands between double quotes goes into double quotes, and these into single ones.
+    parts = [f'"{part}"' for part in word.split('"')]
+    return "'\"'".join(parts)
 
 
 def split_fields(text: str, most: int = -1) -> list[str]:

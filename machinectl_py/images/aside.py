@@ -17,7 +17,7 @@ from machinectl_py.images import store
 from machinectl_py.images.interruption import Interruption
 from machinectl_py.kernel import btrfs
 from machinectl_py.kernel.libc import check, libc
-from machinectl_py.kernel.locks import drop_lock, take_lock
+from machinectl_py.kernel.locks import drop_lock, is_locked, take_lock
 from machinectl_py.kernel.remove_tree import remove_tree
 from machinectl_py.kernel.statfs import BTRFS, filesystem_magic, is_subvolume
 
@@ -133,6 +133,28 @@ def remove_stale(held: str = "") -> None:
             remove(f"{store.MACHINES_DIR}/{entry}")
         if lock is not None:
             drop_lock(lock_path(name), lock)
+
+
+def is_made_aside(entry: str) -> bool:
+    """Say whether an entry of /var/lib/machines is an image that is being made."""
+    name = entry.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    return entry == f"{_PREFIX}{name}{_SUFFIX}" and is_locked(lock_path(name))
+
+
+def stale() -> list[str]:
+    """Return the paths of what was being made when its maker was killed."""
+    try:
+        entries = sorted(os.listdir(store.MACHINES_DIR))
+    except FileNotFoundError:
+        return []
+    names = {entry: entry.removeprefix(_PREFIX).removesuffix(_SUFFIX) for entry in entries}
+    return [
+        f"{store.MACHINES_DIR}/{entry}"
+        for entry, name in names.items()
+        if entry == f"{_PREFIX}{name}{_SUFFIX}"
+        and store.is_valid_name(name)
+        and not is_locked(lock_path(name))
+    ]
 
 
 def remove(path: str) -> None:

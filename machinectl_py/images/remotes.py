@@ -26,8 +26,7 @@ _PUBLIC = """\
 Type=simplestreams
 URL=https://images.linuxcontainers.org
 
-# Ubuntu's own images. To have signatures verified, install ubuntu-cloud-keyring and set
-# Keyring=/usr/share/keyrings/ubuntu-cloud-keyring.gpg
+# Ubuntu's own images. With Keyring= and the key of its cloud images, signatures are verified too.
 [ubuntu]
 Type=simplestreams
 URL=https://cloud-images.ubuntu.com/releases

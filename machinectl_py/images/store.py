@@ -10,7 +10,8 @@ import os
 import stat
 
 from machinectl_py.errors import ConfigError, ConflictError, NotFoundError
-from machinectl_py.kernel.paths import open_in_root
+from machinectl_py.images.pick import pick_directory, pick_image
+from machinectl_py.kernel.chase import chase
 
 MACHINES_DIR = "/var/lib/machines"
 # In the order of systemd-nspawn's search for --machine=NAME.
@@ -83,12 +84,36 @@ def image_names() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def image_paths(*, hidden: bool = False) -> tuple[tuple[str, str], ...]:
+    """Return name and path of each image, directory or `.raw` file, by name.
+
+    Of two of one name it is the one that `find_root` finds.
+
+    Args:
+        hidden: those whose name begins with a dot, too.
+    """
+    found: dict[str, str] = {}
+    for place in SEARCH_PATH:
+        try:
+            with os.scandir(place) as entries:
+                here = sorted((e.name, e.is_dir()) for e in entries)
+        except OSError:  # no such place, or not ours to read
+            continue
+        for entry, is_directory in here:
+            name = entry if is_directory else entry.removesuffix(".raw")
+            if not is_directory and name == entry:
+                continue
+            if is_valid_name(name) or (hidden and name.startswith(".")):
+                found.setdefault(name, f"{place}/{entry}")
+    return tuple(sorted(found.items()))
+
+
 def find_root(name: str) -> str:
     """Return the directory or disk image of a name, absolute and without symbolic links.
 
     Raises:
         ConfigError: the name is not valid.
-        NotFoundError: there is no image of that name.
+        NotFoundError: there is no image of that name, or no version of it.
     """
     check_name(name)
     for place in SEARCH_PATH:
@@ -97,11 +122,40 @@ def find_root(name: str) -> str:
             return os.path.realpath(path)
         if os.path.exists(f"{path}.raw"):
             return os.path.realpath(f"{path}.raw")
+        if os.path.isdir(f"{path}.v"):
+            return os.path.realpath(pick_directory(f"{path}.v"))
+        if os.path.isdir(f"{path}.raw.v"):
+            return os.path.realpath(pick_image(f"{path}.raw.v"))
     raise NotFoundError(
         f"There is no image '{name}' in {MACHINES_DIR}",
         f"'pymachine pull debian --name={name}' makes one; "
         "'pymachine boot --pull' does so before it boots.",
     )
+
+
+def image_exists(name: str) -> bool:
+    """Say whether there is an image of this name."""
+    try:
+        find_root(name)
+    except NotFoundError:
+        return False
+    return True
+
+
+def is_read_only(path: str) -> bool:
+    """Say whether an image may not be changed: by its mark, its mode or its file system."""
+    from machinectl_py.kernel.inode_flags import is_immutable
+    from machinectl_py.kernel.statfs import is_subvolume
+
+    if not os.access(path, os.W_OK):
+        return True
+    if not os.path.isdir(path):
+        return not os.stat(path).st_mode & 0o222
+    if is_subvolume(path):
+        from machinectl_py.kernel import btrfs
+
+        return btrfs.is_read_only(path)
+    return is_immutable(path)
 
 
 def is_image(root: str) -> bool:
@@ -167,15 +221,18 @@ def machine_id(root: str) -> str:
     See machine-id(5): the file may be missing, empty, or say "uninitialized".
     """
     try:
-        fd = open_in_root(root, "/etc/machine-id", os.O_RDONLY | os.O_NONBLOCK)
+        handle = _chase(root, "/etc/machine-id")
     except OSError:
         return ""
     try:
-        text = os.read(fd, _ID_LENGTH + 1).decode("ascii", "replace").strip()
-    except OSError:  # a directory
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return ""
+        with open(f"/proc/self/fd/{handle}", "rb") as file:
+            text = file.read(_ID_LENGTH + 1).decode("ascii", "replace").strip()
+    except OSError:  # not ours to read
         return ""
     finally:
-        os.close(fd)
+        os.close(handle)
     whole = len(text) == _ID_LENGTH and set(text) <= set("0123456789abcdef")
     return text if whole and text.strip("0") else ""
 
@@ -194,10 +251,19 @@ def refuse_existing(name: str) -> None:
             )
 
 
+def _chase(root: str, path: str) -> int:
+    """Return an O_PATH descriptor of what a path inside a root is, links resolved there."""
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return chase(directory, path)
+    finally:
+        os.close(directory)
+
+
 def _regular(root: str, path: str) -> int:
     """Return the mode of a regular file inside the root, links resolved there; 0 if it is none."""
     try:
-        fd = open_in_root(root, path, os.O_PATH)
+        fd = _chase(root, path)
     except OSError:
         return 0
     try:

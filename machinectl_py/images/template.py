@@ -11,9 +11,6 @@ from machinectl_py.kernel import btrfs
 from machinectl_py.kernel.remove_tree import remove_tree
 from machinectl_py.kernel.statfs import BTRFS, filesystem_magic, is_subvolume
 
-# What the kernel answers where a snapshot cannot be: another file system, or no btrfs.
-_NO_SNAPSHOT = (errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EOPNOTSUPP)
-
 
 def fill_root(template: str, root: str) -> bool:
     """Make `root` from the tree `template`, if there is nothing; say whether it was made.
@@ -51,7 +48,7 @@ def _make(template: str, aside: str) -> None:
         try:
             btrfs.snapshot(template, aside)
         except OSError as error:
-            if error.errno not in _NO_SNAPSHOT:
+            if error.errno not in btrfs.NO_SNAPSHOT:
                 raise
         else:
             return

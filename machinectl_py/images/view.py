@@ -36,7 +36,7 @@ class View(Record):
     unmappable: str = ""  # the file systems, and where, of which no ids can be mapped
 
 
-def open_view(image: int, disk: Disk, *, ids: bool = False) -> View:
+def open_view(image: int, disk: Disk, *, ids: bool = False, writable: bool = False) -> View:
     """Return a detached mount of an image's root with its /usr; gone when it is closed.
 
     Nothing is written to the image, not even from the journal of a file system that was not
@@ -46,6 +46,7 @@ def open_view(image: int, disk: Disk, *, ids: bool = False) -> View:
         image: descriptor of the image, readable.
         disk: what is on it.
         ids: try whether ids can be mapped.
+        writable: let what is seen be changed, in the image.
 
     Raises:
         ConfigError: the kernel cannot make sense of the file system.
@@ -54,7 +55,7 @@ def open_view(image: int, disk: Disk, *, ids: bool = False) -> View:
     root, usr = disk.find("root"), disk.find("usr")
     unmappable = ""
     if root is not None:
-        tree = _mount(image, root, disk.sector_size)
+        tree = _mount(image, root, disk.sector_size, writable=writable)
         unmappable = _why_unmappable(tree, root) if ids else ""
     else:
         tree = make_filesystem("tmpfs", (("mode", "0755"),), _ATTRIBUTES & ~const.MOUNT_ATTR_RDONLY)
@@ -76,27 +77,28 @@ def _why_unmappable(tree: int, partition: Partition) -> str:
     return "" if try_idmap(tree) else where
 
 
-def _mount(image: int, partition: Partition, sector_size: int) -> int:
+def _mount(image: int, partition: Partition, sector_size: int, *, writable: bool = False) -> int:
     try:
         device = loop.attach_loop(
             image,
             offset=partition.offset,
             size=partition.size,
-            read_only=True,
-            block_size=sector_size if sector_size != 512 else 0,
+            read_only=not writable,
+            block_size=sector_size,
         )
     except FileNotFoundError as error:
         raise UnsupportedError(
             f"This host has no loop devices: {error.filename} is missing",
             "'modprobe loop' loads their driver; a container is given them by its host.",
         ) from error
-    options = (
-        ("source", loop.device_path(device)),
-        ("ro", ""),
-        *no_recovery(partition.fstype),
-    )
+    options: tuple[tuple[str, str], ...] = (("source", loop.device_path(device)),)
+    attributes = _ATTRIBUTES
+    if writable:
+        attributes &= ~const.MOUNT_ATTR_RDONLY
+    else:
+        options = (*options, ("ro", ""), *no_recovery(partition.fstype))
     try:
-        return make_filesystem(partition.fstype, options, _ATTRIBUTES)
+        return make_filesystem(partition.fstype, options, attributes)
     except OSError as error:
         if error.errno == _ENODEV:
             raise UnsupportedError(

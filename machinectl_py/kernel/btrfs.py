@@ -13,10 +13,15 @@ from machinectl_py.kernel.statfs import is_subvolume
 _IOW, _IOWR = 0x50009400, 0xD0009400  # of structures of 4096 bytes, magic 0x94
 _SNAP_DESTROY, _SNAP_CREATE_V2, _SUBVOL_CREATE_V2 = _IOW | 15, _IOW | 23, _IOW | 24
 _GET_SUBVOL_ROOTREF, _INO_LOOKUP_USER = _IOWR | 61, _IOWR | 62
+_SUBVOL_GETFLAGS, _SUBVOL_SETFLAGS = 0x80089419, 0x4008941A
+_SUBVOL_RDONLY = 1 << 1
+_FLAGS = struct.Struct("Q")
 _VOL_ARGS = struct.Struct("q4088s")
 _VOL_ARGS_V2 = struct.Struct("qQQ32x4040s")
 _ROOTREFS = struct.Struct("Q" + "QQ" * 255 + "B7x")
 _LOOKUP_USER = struct.Struct("QQ256s3824s")
+# What the kernel answers where a snapshot cannot be: another file system, or no btrfs.
+NO_SNAPSHOT = (errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EOPNOTSUPP)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -99,6 +104,44 @@ def _delete(parent: int, name: str, path: str) -> None:
     finally:
         os.close(subvolume)
     _ioctl(parent, _SNAP_DESTROY, _VOL_ARGS.pack(0, os.fsencode(name)), path)
+
+
+def is_read_only(path: str) -> bool:
+    """Say whether a subvolume is marked read-only.
+
+    Raises:
+        OSError: with errno and the path.
+    """
+    return bool(_flags(path) & _SUBVOL_RDONLY)
+
+
+def set_read_only(path: str, on: bool) -> None:
+    """Mark a subvolume read-only, or let it be written to again.
+
+    Raises:
+        OSError: with errno and the path.
+    """
+    flags = _flags(path)
+    wanted = flags | _SUBVOL_RDONLY if on else flags & ~_SUBVOL_RDONLY
+    if wanted != flags:
+        _on_path(path, _SUBVOL_SETFLAGS, wanted)
+
+
+def _flags(path: str) -> int:
+    return _on_path(path, _SUBVOL_GETFLAGS, 0)
+
+
+def _on_path(path: str, request: int, value: int) -> int:
+    fd = os.open(path, _DIRECTORY)
+    argument = bytearray(_FLAGS.pack(value))
+    try:
+        fcntl.ioctl(fd, request, argument)
+    except OSError as error:
+        raise OSError(error.errno, f"ioctl: {error.strerror}", path) from error
+    finally:
+        os.close(fd)
+    found: int = _FLAGS.unpack(argument)[0]
+    return found
 
 
 def _children(subvolume: int) -> list[tuple[str, str]]:

@@ -115,6 +115,18 @@ def own_bounding_set() -> int:
     return mask
 
 
+def own_effective_set() -> int:
+    """Return this thread's effective set as a mask; capget(2).
+
+    Raises:
+        OSError: with errno and "capget".
+    """
+    header = _Header(version=_VERSION_3, pid=0)
+    data = (_Data * 2)()
+    check(libc.capget(ctypes.byref(header), data), "capget")
+    return int(data[0].effective | data[1].effective << _BITS)
+
+
 def limit_capabilities(mask: int) -> None:
     """Bound this thread to the capabilities in `mask`, for good.
 

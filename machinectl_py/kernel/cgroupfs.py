@@ -158,6 +158,29 @@ def populated(path: str) -> bool:
         raise
 
 
+def freeze(path: str, timeout: float) -> bool:
+    """Stop every process in the cgroup and below it; say whether all stand still.
+
+    Args:
+        path: the cgroup.
+        timeout: seconds to wait at most for those that are in a system call.
+
+    Raises:
+        OSError: with errno and the path; ENOENT before Linux 5.2.
+    """
+    write(path, "cgroup.freeze", "1")
+    return _wait_event(path, "frozen 0", timeout)
+
+
+def thaw(path: str) -> None:
+    """Let the processes of a frozen cgroup go on; nothing if it is gone."""
+    try:
+        write(path, "cgroup.freeze", "0")
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+
+
 def wait_empty(path: str, timeout: float) -> bool:
     """Wait until no process lives in the cgroup or below it.
 
@@ -170,6 +193,11 @@ def wait_empty(path: str, timeout: float) -> bool:
     """
     if not populated(path):
         return True
+    return _wait_event(path, "populated 1", timeout)
+
+
+def _wait_event(path: str, line: str, timeout: float) -> bool:
+    """Wait until this line has gone from cgroup.events, or the cgroup; say whether it has."""
     import select
 
     try:
@@ -180,7 +208,7 @@ def wait_empty(path: str, timeout: float) -> bool:
     poller = select.poll()
     poller.register(fd, select.POLLPRI)  # set when the file has changed since it was read by fd
     try:
-        while b"populated 1" in os.pread(fd, 256, 0):
+        while line.encode() in os.pread(fd, 256, 0):
             left = deadline - time.monotonic()
             if left <= 0:
                 return False

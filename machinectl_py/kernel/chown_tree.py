@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RANGE = 1 << 16
 _LOW = RANGE - 1
 BUSY_BASE = 0xFFFE0000  # no range begins here: the root of a tree that is being changed has it
+_NO_ID = _LOW  # (uid_t) -1 of 16 bits: the same where the above is not mapped, in the tree's range
 
 _S_IFMT, _S_IFDIR, _S_IFREG, _S_IFLNK = 0o170000, 0o040000, 0o100000, 0o120000  # <sys/stat.h>
 _DEVICES = (0o020000, 0o060000)
@@ -36,6 +37,11 @@ _LEFT_ALONE = frozenset(
 )
 
 
+def is_busy(uid: int) -> bool:
+    """Say whether the owner of a tree's root marks that its change was interrupted."""
+    return uid & ~_LOW == BUSY_BASE or uid & _LOW == _NO_ID
+
+
 def range_of_tree(root: str) -> int | None:
     """Return the base of the range that a tree's root directory is owned by.
 
@@ -48,6 +54,8 @@ def range_of_tree(root: str) -> int | None:
     """
     status = os.stat(root, follow_symlinks=False)
     base = status.st_uid & ~_LOW
+    if is_busy(status.st_uid):
+        return BUSY_BASE
     return base if status.st_gid & ~_LOW == base else None
 
 
@@ -73,11 +81,27 @@ def move_tree(root: str, base: int) -> int:
     fd = os.open(root, _OPEN)
     try:
         status = os.fstat(fd)
-        os.fchown(fd, BUSY_BASE | status.st_uid & _LOW, BUSY_BASE | status.st_gid & _LOW)
+        _mark(fd, status)
     except OSError:
         os.close(fd)
         raise
     return _Mover(base).move(fd, status, root)
+
+
+def _mark(fd: int, status: os.stat_result) -> None:
+    """Give the root directory an owner that no tree has."""
+    try:
+        os.fchown(fd, BUSY_BASE | _low(status.st_uid), BUSY_BASE | _low(status.st_gid))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # In a user namespace that id is not mapped; user_namespaces(7).
+        os.fchown(fd, status.st_uid | _NO_ID, status.st_gid | _NO_ID)
+
+
+def _low(number: int) -> int:
+    """Return the id in its range; root's of a directory that is marked otherwise."""
+    return number & _LOW if number & _LOW != _NO_ID else 0
 
 
 class _Mover:
@@ -129,8 +153,8 @@ class _Mover:
         """Change one file: `name` in the directory, or the directory itself."""
         kind = status.st_mode & _S_IFMT
         path = f"/proc/self/fd/{directory}" + (f"/{name}" if name is not None else "")
-        uid = self.base | status.st_uid & _LOW
-        gid = self.base | status.st_gid & _LOW
+        uid = self.base | _low(status.st_uid)
+        gid = self.base | _low(status.st_gid)
         changed = False
         if name is None:
             if (owner := os.fstat(directory)).st_uid != uid or owner.st_gid != gid:
@@ -154,8 +178,8 @@ class _Mover:
     def _chown(self, directory: int, name: str, status: os.stat_result) -> None:
         """Change the owner, and give back what the kernel then takes away; chown(2)."""
         path = f"/proc/self/fd/{directory}/{name}"
-        uid = self.base | status.st_uid & _LOW
-        gid = self.base | status.st_gid & _LOW
+        uid = self.base | _low(status.st_uid)
+        gid = self.base | _low(status.st_gid)
         regular = status.st_mode & _S_IFMT == _S_IFREG
         capabilities = _read_attribute(path, _CAPABILITY, follow=False) if regular else None
         os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)

@@ -16,14 +16,22 @@ from machinectl_py.kernel.namespaces import clone3, setns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING = 0, 1  # <linux/mount.h>
 _INT = struct.Struct("i")
+_DENIED = -1
 
 
 def make_filesystems_in(
-    pidfd: int, namespaces: int, fstypes: tuple[str, ...], attributes: int, *, pid: int
+    pidfd: int,
+    namespaces: int,
+    fstypes: tuple[str, ...],
+    attributes: int,
+    *,
+    pid: int,
+    optional: str = "",
 ) -> tuple[int, ...]:
     """Return detached mounts of new file systems that show the namespaces of a process.
 
@@ -37,17 +45,27 @@ def make_filesystems_in(
         fstypes: as in /proc/filesystems.
         attributes: MOUNT_ATTR_ flags of the mounts.
         pid: of the short-lived process, in its PID namespace.
+        optional: the type of which -1 is returned if it is denied.
 
     Raises:
         OSError: with errno, the call and the type.
     """
+
+    def make(fstype: str) -> int:
+        try:
+            return make_filesystem(fstype, (("source", fstype),), attributes)
+        except PermissionError:
+            if fstype != optional:
+                raise
+            return _DENIED
+
     told, tell = os.pipe2(os.O_CLOEXEC)
     ours = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(pidfd, const.CLONE_NEWPID)  # for children
         child, child_pidfd = clone3(const.CLONE_FILES, number=pid)
         if child == 0:
-            _make_for_parent(pidfd, namespaces, fstypes, attributes, tell)
+            _make_for_parent(pidfd, namespaces, fstypes, make, tell)
         setns(ours, const.CLONE_NEWPID)
         os.waitpid(child, 0)
         os.close(child_pidfd)
@@ -55,27 +73,30 @@ def make_filesystems_in(
     finally:
         for fd in (told, tell, ours):
             os.close(fd)
-    made = tuple(number for number in numbers if number >= 0)
+    made = [number for number in numbers if number >= _DENIED]
     if len(made) < len(fstypes):
-        for fd in made:
+        for fd in filter(lambda number: number >= 0, made):
             os.close(fd)
-        told_error = -numbers[-1] if len(numbers) > len(made) else errno.ECHILD  # it was killed
+        told_error = _DENIED - numbers[-1] if len(numbers) > len(made) else errno.ECHILD  # killed
         raise_errno(told_error, "fsmount", fstypes[len(made)])
-    return made
+    return tuple(made)
 
 
 def _make_for_parent(
-    pidfd: int, namespaces: int, fstypes: tuple[str, ...], attributes: int, tell: int
+    pidfd: int,
+    namespaces: int,
+    fstypes: tuple[str, ...],
+    make: Callable[[str], int],
+    tell: int,
 ) -> NoReturn:
-    """Tell the descriptors of the file systems, then if need be a negative errno."""
+    """Tell the descriptors of the file systems, or `_DENIED`; an errno below that is the last."""
     try:
         if namespaces:
             setns(pidfd, namespaces)
         for fstype in fstypes:
-            tree = make_filesystem(fstype, (("source", fstype),), attributes)
-            os.write(tell, _INT.pack(tree))
+            os.write(tell, _INT.pack(make(fstype)))
     except OSError as error:
-        os.write(tell, _INT.pack(-(error.errno or errno.EIO)))
+        os.write(tell, _INT.pack(_DENIED - (error.errno or errno.EIO)))
     finally:
         os._exit(0)
 

@@ -118,10 +118,22 @@ def try_idmap(tree: int) -> bool:
         os.close(namespace)
 
 
-def unmappable(path: str) -> tuple[tuple[str, str], ...]:
-    """Return the mounts at and below `path` that cannot be idmapped, as (path, type).
+def why_unmappable(path: str, *, recursive: bool = True) -> str:
+    """Return why the ids of a tree cannot be mapped, "" if they can; mount_setattr(2).
 
-    Empty if all of them can; also ("", "user namespaces") where the kernel makes none.
+    Raises:
+        OSError: there is no such path.
+    """
+    found = unmappable(path, recursive=recursive)
+    return ", ".join(f"{kind} at {place}" if place else kind for place, kind in found)
+
+
+def unmappable(path: str, *, recursive: bool = True) -> tuple[tuple[str, str], ...]:
+    """Return the mounts at `path`, and if recursive below, that cannot be idmapped.
+
+    Returns:
+        Of each its path and type: none if all can; ("", "user namespaces") where the kernel makes
+        none.
 
     Raises:
         OSError: there is no such path.
@@ -131,9 +143,11 @@ def unmappable(path: str) -> tuple[tuple[str, str], ...]:
     except OSError:
         return (("", "user namespaces"),)
     try:
-        if _can_idmap(path, namespace, recursive=True):
+        if _can_idmap(path, namespace, recursive=recursive):
             return ()
         mounts = tuple(_mounts_below(path))
+        if not recursive:
+            return mounts[-1:]
         return tuple(mount for mount in mounts if not _can_idmap(mount[0], namespace)) or mounts
     finally:
         os.close(namespace)

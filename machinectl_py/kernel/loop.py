@@ -37,7 +37,9 @@ def attach_loop(
         offset: where the part begins, in bytes.
         size: of the part, in bytes; 0 is up to the end of the file.
         read_only: nothing is written to the file.
-        block_size: logical block size of the device, in bytes; 0 is the kernel's choice.
+        block_size: logical block size of the device, in bytes; 0 is the kernel's choice, which
+            since Linux 6.15 may be too large for a file system with small blocks: on XFS that
+            shares extents it is 4096.
 
     Raises:
         OSError: with errno and the call; FileNotFoundError without loop devices in this kernel.

@@ -159,6 +159,34 @@ class InNetwork:
         os.close(self._ours)
 
 
+def rejoin(mounts: int, root: int, directory: int) -> None:
+    """Return to a mount namespace that we have left, and to our places in it.
+
+    Args:
+        mounts: descriptor of the namespace; to join it sets both of these to its root.
+        root: descriptor of our root directory there.
+        directory: descriptor of our working directory there.
+
+    Raises:
+        OSError: with errno and the call.
+    """
+    setns(mounts, const.CLONE_NEWNS)
+    os.fchdir(root)
+    os.chroot(".")
+    os.fchdir(directory)
+
+
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO of <linux/proc_ns.h>
+
+
+def in_user_namespace() -> bool:
+    """Say whether we are in a user namespace other than the initial one."""
+    try:
+        return namespace_id("self", "user") != _INITIAL_USER_NAMESPACE
+    except OSError:  # a kernel without them
+        return False
+
+
 def sethostname(name: str) -> None:
     """Set the hostname of the UTS namespace; see sethostname(2).
 

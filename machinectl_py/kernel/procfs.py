@@ -158,7 +158,7 @@ def id_map(pid: int, kind: str = "uid") -> tuple[tuple[int, int, int], ...]:
 
 
 def boottime_offset(pid: int) -> int:
-    """Return what CLOCK_BOOTTIME of the process's children adds to the reader's, in nanoseconds.
+    """Return what CLOCK_BOOTTIME of a process's children adds to the initial one, in nanoseconds.
 
     From /proc/PID/timens_offsets, time_namespaces(7); 0 on a kernel without time namespaces.
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-
-from machinectl_py.kernel.libc import check, libc
 
 BTRFS = 0x9123683E
 # What overlayfs takes for an upper layer, ext4, xfs, tmpfs, f2fs, bcachefs and zfs besides:
@@ -23,6 +20,10 @@ def filesystem_magic(path: str) -> int:
     Raises:
         OSError: with errno, "statfs" and the path.
     """
+    import ctypes  # late: most that is asked here is whether something is a subvolume
+
+    from machinectl_py.kernel.libc import check, libc
+
     buffer = (ctypes.c_ulong * (_SIZE // ctypes.sizeof(ctypes.c_ulong)))()
     check(libc.statfs(os.fsencode(path), ctypes.byref(buffer)), "statfs", path)
     return buffer[0] & 0xFFFFFFFF

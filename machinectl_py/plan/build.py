@@ -13,6 +13,7 @@ from machinectl_py.plan import (
     build_security,
     build_users,
 )
+from machinectl_py.plan.context import APART
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -120,13 +121,13 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.seccomp.enabled:
         steps.append(birth.PrepareSeccomp(capabilities=spec.capabilities, seccomp=spec.seccomp))
     steps.append(cgroup.DivideCgroup())
-    own_time = build_identity.own_time(spec, facts)
-    if own_time:
-        steps.append(
-            birth.NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime)
-        )
+    steps += build_identity.time_namespace(spec, facts)
     steps += build_identity.prepare_journal(spec, facts)
-    prepared = (*build_root.take_up(spec, facts), *_sources(spec, facts))
+    prepared = (
+        *build_root.take_up(spec, facts),
+        *_sources(spec, facts),
+        *build_root.make_up_outside(spec, facts),
+    )
     steps += prepared
     outside = build_security.limit_from_outside(spec)
     # The embedded manager's cgroup is empty until the birth; a scope has the supervisor in it.
@@ -139,7 +140,8 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if spec.users.mode != "no":
         flags |= const.CLONE_NEWUSER
     steps += build_network.join(spec)
-    handed = tuple(slot for step in prepared for slot in step.given_slots())
+    own_time = any(isinstance(step, birth.NewTimeNamespace) for step in steps)
+    handed = (APART, *(slot for step in prepared for slot in step.given_slots()))
     steps.append(birth.ClonePayload(flags=flags, own_time=own_time, handed=handed))
     steps += build_users.after_birth(spec, facts)
     steps += build_network.connect(spec, facts)
@@ -178,14 +180,14 @@ def _sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 def _root_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
+        *build_identity.enter_time(spec, facts),
         *build_users.become_root(spec),
         root.DieWithSupervisor(),
         confine.NewKeyring(),
         root.EnslaveMounts(),
         *build_identity.clone_journal_socket(spec),
         *build_security.open_labels(spec),
-        *build_root.compose(spec, facts),
-        *build_mounts.make(spec, facts),
+        *build_root.make_up(spec, facts),
         *build_root.cover(spec, facts),
         root.PivotRoot(root=build_mounts.place_inside(spec, facts)),
         *build_root.finish(spec, facts),
@@ -212,8 +214,8 @@ def _device_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     console = spec.console != "pipe"
     return (
-        *build_users.mount_proc(spec, _mount("proc", "/proc", _SEALED)),
-        *build_users.mount_sys(spec, _mount("sysfs", "/sys", _SEALED)),
+        *build_users.mount_proc(spec, facts, _mount("proc", "/proc", _SEALED)),
+        *build_users.mount_sys(spec, facts, _mount("sysfs", "/sys", _SEALED)),
         _mount(
             "tmpfs",
             "/dev",
@@ -234,6 +236,7 @@ def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *((_mount("tmpfs", "/tmp", _TMPFS, _TMP),) if spec.tmpfs_tmp else ()),
         _mount("tmpfs", "/run/host", _TMPFS | const.MS_NOEXEC, "mode=0755,size=4m,nr_inodes=1k"),
         api.FillRunHost(machine_id=spec.machine_id, service=spec.service),
+        *build_users.show_whole(spec),
     )
 
 

@@ -159,6 +159,21 @@ def mount_partitions(
     return tuple(steps)
 
 
+def under_layers(steps: tuple[Step, ...], slot: str) -> tuple[Step, ...]:
+    """Return the steps that mount an image whose root becomes the lowest of layers.
+
+    Args:
+        steps: of `mount_partitions`.
+        slot: which the mount of the root goes to.
+    """
+    return tuple(
+        step.replace(slot=slot)
+        if isinstance(step, disk_mounts.MountPartition) and step.slot == root.ROOT_TREE
+        else step
+        for step in steps
+    )
+
+
 def _owned(found: DiskFacts, *, read_only: bool) -> tuple[str, ...]:
     """Return the slots of the mounts whose files are given to a range."""
     return tuple(

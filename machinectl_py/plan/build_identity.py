@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.plan.host_files import RESOLVED_STUB
+from machinectl_py.plan.steps.birth import NewTimeNamespace
 from machinectl_py.plan.steps.host_files import (
     LOCALTIME,
     BindFile,
@@ -38,6 +39,36 @@ def check_looks(spec: MachineSpec) -> None:
         raise ConfigError(
             f"'{spec.background}' is no background of a terminal", "One is 44, or 48;2;0;0;80."
         )
+
+
+def time_namespace(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's step that makes or prepares the time namespace, if there is one.
+
+    Raises:
+        UnsupportedError: as `own_time`.
+    """
+    if not own_time(spec, facts):
+        return ()
+    if facts.may_set_clocks:
+        return (NewTimeNamespace(monotonic=spec.time.monotonic, boottime=spec.time.boottime),)
+    from machinectl_py.plan.steps.clocks import PrepareClocks
+
+    return (
+        PrepareClocks(
+            monotonic=spec.time.monotonic,
+            boottime=spec.time.boottime,
+            own_users=spec.users.mode != "no",
+        ),
+    )
+
+
+def enter_time(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the step inside that joins a time namespace which PID 1 is not born in."""
+    if facts.may_set_clocks or not own_time(spec, facts):
+        return ()
+    from machinectl_py.plan.steps.clocks import EnterTimeNamespace
+
+    return (EnterTimeNamespace(),)
 
 
 def own_time(spec: MachineSpec, facts: HostFacts) -> bool:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, TmpfsMount
 from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError
+from machinectl_py.layout import machine_dir
 from machinectl_py.plan.steps import custom_mounts, overlay
 from machinectl_py.plan.steps.root import ANCHOR
+from machinectl_py.plan.users import ids_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.config.spec import BindIdmap, MachineSpec, UsersSpec
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
 
@@ -74,7 +76,7 @@ def check_mounts(spec: MachineSpec, facts: HostFacts) -> None:
             )
         if isinstance(mount, BindMount):
             _check_source(mount.source, target, facts)
-            _check_idmap(mount, spec)
+            _check_idmap(mount, spec, facts)
         elif isinstance(mount, OverlayMount):
             _check_overlay(mount, spec, facts)
         elif isinstance(mount, InaccessibleMount) and not parts(target):
@@ -88,8 +90,8 @@ def _check_source(source: str, target: str, facts: HostFacts) -> None:
         raise NotFoundError(f"There is no {source} on this host, to be mounted on {target}")
 
 
-def _check_idmap(mount: BindMount, spec: MachineSpec) -> None:
-    if mount.idmap == "noidmap":
+def _check_idmap(mount: BindMount, spec: MachineSpec, facts: HostFacts) -> None:
+    if idmap_of(mount, spec.users) == "noidmap":
         return
     if mount.source.startswith("+"):
         raise UnsupportedError(f"The ids of {mount.source}, a path inside, cannot be mapped")
@@ -99,6 +101,12 @@ def _check_idmap(mount: BindMount, spec: MachineSpec) -> None:
             " which has the host's",
             "--private-users=pick gives it its own; 'rootidmap' maps the owner to root.",
         )
+    _check_mappable(mount.source, facts)
+
+
+def _check_mappable(source: str, facts: HostFacts) -> None:
+    if why := dict(facts.mounts.unmappable).get(source):
+        raise UnsupportedError(f"The ids of {source} cannot be mapped: {why}")
 
 
 def _check_overlay(mount: OverlayMount, spec: MachineSpec, facts: HostFacts) -> None:
@@ -118,15 +126,37 @@ def _check_overlay(mount: OverlayMount, spec: MachineSpec, facts: HostFacts) -> 
         )
 
 
+def idmap_of(mount: BindMount, users: UsersSpec) -> BindIdmap:
+    """Return how the ids of a bind mount are shown."""
+    of_host = bool(mount.source) and not mount.source.startswith("+")
+    if users.map_mounts and of_host and mount.idmap == "noidmap":
+        return "idmap"
+    return mount.idmap
+
+
+def makes_overlays(spec: MachineSpec, facts: HostFacts) -> bool:
+    """Say whether an overlay is mounted, so that the root is made up by the host's root."""
+    rootfs = spec.rootfs
+    kept = facts.mounts.snapshot or facts.mounts.layer or rootfs.image
+    if (rootfs.ephemeral and not kept) or rootfs.volatile == "overlay":
+        return True
+    return any(isinstance(mount, OverlayMount) for mount in spec.mounts)
+
+
 def place_of(spec: MachineSpec, facts: HostFacts) -> str:
     """Return the directory of the host that becomes the root: a snapshot has its own."""
     snapshot = facts.mounts.snapshot if spec.rootfs.ephemeral else ""
     return snapshot or spec.root
 
 
+def layer_of(spec: MachineSpec, facts: HostFacts) -> str:
+    """Return the directory that takes what is written to a root of layers; "" if it is none."""
+    return spec.rootfs.layer or (facts.mounts.layer if spec.rootfs.ephemeral else "")
+
+
 def place_inside(spec: MachineSpec, facts: HostFacts) -> str:
     """Return where PID 1 has the root before it pivots to it."""
-    if facts.disk or spec.users.mode != "no":
+    if facts.disk or spec.users.mode != "no" or layer_of(spec, facts):
         return ANCHOR
     return place_of(spec, facts)
 
@@ -171,21 +201,22 @@ def clone_binds(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 
 def _clone_bind(mount: BindMount, source: str, spec: MachineSpec, facts: HostFacts) -> Step:
+    idmap = idmap_of(mount, spec.users)
     clone = custom_mounts.CloneBind(
         source=source,
         target=mount.target,
         recursive=mount.recursive,
         temporary=not mount.source,
-        idmap=mount.idmap,
+        idmap=idmap,
     )
-    if mount.idmap == "noidmap":
+    if idmap == "noidmap":
         return clone
     root, inside = spec.root, mount.target
     if facts.disk:
         from machinectl_py.plan.build_disk import holder
 
         root, inside = holder(facts.disk, mount.target)
-    return clone.replace(count=spec.users.count, root=root, inside=inside)
+    return clone.replace(count=ids_of(spec.users), root=root, inside=inside)
 
 
 def make(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -215,13 +246,16 @@ def _overlay(mount: OverlayMount, spec: MachineSpec, facts: HostFacts, temporary
     elif not mount.read_only:
         work = overlay.beside(upper, facts.mounts.token)
     place = place_inside(spec, facts)
-    if mount.read_only:
-        return overlay.MakeOverlay(
-            target=mount.target, root=place, lower=(*mount.lower, upper), read_only=True
-        )
-    return overlay.MakeOverlay(
+    made = overlay.MakeOverlay(
         target=mount.target, root=place, lower=mount.lower, upper=upper, work=work
     )
+    if mount.read_only:
+        made = made.replace(lower=(*mount.lower, upper), upper="", work="", read_only=True)
+    if spec.users.mode == "no":
+        return made
+    mapped = ids_of(spec.users) if spec.users.map_mounts else 0
+    new = not mount.upper or (mount.upper in facts.mounts.missing and not mapped)
+    return made.replace(owned=upper if new else "", mapped=mapped, scratch=machine_dir(spec.name))
 
 
 def attach(spec: MachineSpec, facts: HostFacts, when: When) -> tuple[Step, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError
+from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, UnsupportedError
 from machinectl_py.plan import link_names
 from machinectl_py.plan.steps import forward_ports, join_network, links
 
@@ -21,6 +21,7 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
 
     Raises:
         NotFoundError: a link of the host's, or the network namespace, is missing.
+        DeniedError: the network namespace is not ours to open.
         UnsupportedError: ports cannot be forwarded here.
         ConfigError: the namespace is something else; or two links would be of one name inside.
     """
@@ -29,6 +30,8 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
     path = spec.network.namespace_path
     if facts.network.namespace == "missing":
         raise NotFoundError(f"There is no network namespace {path} on this host")
+    if facts.network.namespace == "hidden":
+        raise DeniedError(f"The network namespace {path} may not be opened")
     if facts.network.namespace == "other":
         raise ConfigError(f"{path} is no network namespace")
     if spec.network.ports and not facts.network.nft:

@@ -8,10 +8,19 @@ from __future__ import annotations
 from machinectl_py.config.spec import BindMount, OverlayMount, TmpfsMount
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel import const
-from machinectl_py.layout import machine_dir
+from machinectl_py.layout import machine_dir, record_path
 from machinectl_py.plan import build_users
-from machinectl_py.plan.build_mounts import custom, parts, place_inside, place_of, target_of
-from machinectl_py.plan.steps import api, compose_root, ephemeral, host, root
+from machinectl_py.plan.build_mounts import (
+    custom,
+    layer_of,
+    make,
+    makes_overlays,
+    parts,
+    place_inside,
+    place_of,
+    target_of,
+)
+from machinectl_py.plan.steps import api, compose_root, ephemeral, host, outside, root
 from machinectl_py.plan.users import plan_users
 
 TYPE_CHECKING = False
@@ -35,6 +44,11 @@ def check_root(spec: MachineSpec, facts: HostFacts) -> None:
             "The host's own root cannot be a machine's, nor can a snapshot of it",
             "--directory= or --machine= gives another.",
         )
+    if rootfs.ephemeral and rootfs.driver:
+        raise UnsupportedError(
+            f"Machine '{spec.name}' has a root of its own, and by its settings shall be ephemeral",
+            "--ephemeral on the command line makes such a machine of it.",
+        )
     if rootfs.volatile == "yes" and facts.mounts.split_usr:
         raise ConfigError(
             f"{spec.root}/bin is no link into /usr, which alone is kept of a volatile root",
@@ -48,13 +62,14 @@ def check_root(spec: MachineSpec, facts: HostFacts) -> None:
 
 
 def _overlays(spec: MachineSpec, facts: HostFacts) -> bool:
-    """Say whether the machine is ephemeral by an overlay."""
-    return spec.rootfs.ephemeral and not facts.mounts.snapshot and not spec.rootfs.image
+    """Say whether the machine is ephemeral by an overlay whose layer is in memory."""
+    kept = facts.mounts.snapshot or facts.mounts.layer
+    return spec.rootfs.ephemeral and not kept and not spec.rootfs.image
 
 
 def _only_reads(spec: MachineSpec, facts: HostFacts) -> bool:
     """Say whether the machine writes nothing to the root that it is made of."""
-    return spec.read_only or _cover(spec, facts) is not None
+    return spec.read_only or bool(layer_of(spec, facts)) or _cover(spec, facts) is not None
 
 
 def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -63,6 +78,14 @@ def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     Raises:
         UnsupportedError: the image cannot be used so, or not on this host.
     """
+    if not spec.rootfs.transient:
+        return _take_root(spec, facts)
+    layer = spec.rootfs.layer or spec.root.rpartition("/")[0]
+    own = ephemeral.OwnMachine(record=record_path(spec.name), layer=layer)
+    return (own, *_take_root(spec, facts))
+
+
+def _take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     if facts.disk:
         from machinectl_py.plan.build_disk import take_root
 
@@ -74,16 +97,16 @@ def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             ephemeral.LockSnapshot(snapshot=snapshot),
             ephemeral.SnapshotRoot(root=spec.root, snapshot=snapshot),
         )
-    overlays = _overlays(spec, facts)
+    layer = layer_of(spec, facts)
     lock = host.LockRoot(
         root=spec.root,
         device=facts.root_device,
         inode=facts.root_inode,
-        shared=overlays or _only_reads(spec, facts),
+        shared=_overlays(spec, facts) or _only_reads(spec, facts),
     )
     locks = (lock,) if spec.rootfs.lock else ()
-    if overlays and facts.mounts.layer:
-        return (*locks, ephemeral.MakeLayer(root=spec.root, layer=facts.mounts.layer))
+    if layer and layer != spec.rootfs.layer:
+        return (*locks, ephemeral.MakeLayer(root=spec.root, layer=layer))
     return locks
 
 
@@ -98,16 +121,26 @@ def devices(facts: HostFacts) -> tuple[str, ...]:
 
 def take_up(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's steps that take up the root, and give it its owners."""
+    layer = layer_of(spec, facts)
+    if facts.disk is None and layer:
+        return (build_users.mount_layers(spec, facts),)
     if facts.disk is None:
         return (*build_users.chown_root(spec, facts), *build_users.clone_root(spec, facts))
     from machinectl_py.plan.build_disk import mount_partitions
 
-    return mount_partitions(facts.disk, plan_users(spec, facts), read_only=_only_reads(spec, facts))
+    users, read_only = plan_users(spec, facts), _only_reads(spec, facts)
+    steps = mount_partitions(facts.disk, users, read_only=read_only)
+    if not layer:
+        return steps
+    from machinectl_py.plan.build_disk import under_layers
+    from machinectl_py.plan.steps.layers import LOWEST
+
+    return (*under_layers(steps, LOWEST), build_users.mount_layers(spec, facts, LOWEST))
 
 
 def _attach(spec: MachineSpec, facts: HostFacts) -> Step:
     """Return the step inside that makes the root a mount."""
-    if facts.disk or spec.users.mode != "no":
+    if facts.disk or spec.users.mode != "no" or layer_of(spec, facts):
         return root.AttachRoot()
     return root.BindRoot(root=place_of(spec, facts))
 
@@ -121,14 +154,36 @@ def _usr(spec: MachineSpec, facts: HostFacts, *, above: bool) -> tuple[Step, ...
     return attach_usr(facts.disk, place_inside(spec, facts))
 
 
-def compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the steps that make up the root at its place before the custom mounts are cloned."""
+def make_up_outside(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the supervisor's steps that make up a root with overlays, if PID 1 could not."""
+    if not _made_outside(spec, facts):
+        return ()
+    moved = (step.replace(place="supervisor") for step in _make_up(spec, facts))
+    return (outside.UnshareMounts(), *moved, outside.RejoinMounts())
+
+
+def make_up(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps inside that make up the root at its place, and the overlays."""
+    if _made_outside(spec, facts):
+        return (root.AttachRoot(tree=root.COMPOSED_TREE),)
+    return _make_up(spec, facts)
+
+
+def _made_outside(spec: MachineSpec, facts: HostFacts) -> bool:
+    return spec.users.mode != "no" and makes_overlays(spec, facts)
+
+
+def _make_up(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    return (*_compose(spec, facts), *make(spec, facts))
+
+
+def _compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps that make up the root at its place."""
     place, rootfs = place_inside(spec, facts), spec.rootfs
     scratch = machine_dir(spec.name)
     steps: list[Step] = [_attach(spec, facts), *_usr(spec, facts, above=False)]
     if _overlays(spec, facts):
-        layer = facts.mounts.layer
-        steps.append(compose_root.OverlayRoot(root=place, layer=layer, scratch=scratch))
+        steps.append(compose_root.OverlayRoot(root=place, scratch=scratch))
     if rootfs.pivot_new:
         steps.append(
             compose_root.EnterDirectory(root=place, new=rootfs.pivot_new, old=rootfs.pivot_old)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from machinectl_py.errors import ConfigError
+from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.plan.bind_users import bound_users
-from machinectl_py.plan.build_mounts import place_of
-from machinectl_py.plan.steps import api, cgroup, users
+from machinectl_py.plan.build_mounts import layer_of, place_of
+from machinectl_py.plan.steps import api, cgroup, layers, users
 from machinectl_py.plan.steps import lock_mounts as locks
 from machinectl_py.plan.users import plan_users
 
@@ -40,6 +40,34 @@ def chown_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
 
 
+def mount_layers(spec: MachineSpec, facts: HostFacts, slot: str = "") -> Step:
+    """Return the supervisor's step that makes the root of layers.
+
+    Args:
+        spec: of the machine.
+        facts: of the host.
+        slot: of a disk image, that of the mount of its root.
+
+    Raises:
+        UnsupportedError: the files are to be given to a range of ids.
+    """
+    plan = plan_users(spec, facts)
+    if plan and plan.ownership == "chown":
+        raise UnsupportedError(
+            f"The files of {spec.root} cannot be given to a range: other machines stand on it",
+            "--private-users-ownership=map shows them as the machine's.",
+        )
+    return layers.MountLayers(
+        root=spec.root,
+        layers=spec.rootfs.layers,
+        layer=layer_of(spec, facts),
+        users=plan is not None,
+        count=plan.count if plan else 0,
+        ownership=plan.ownership if plan else "as-is",
+        slot=slot,
+    )
+
+
 def clone_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's step that takes up the root for PID 1."""
     plan = plan_users(spec, facts)
@@ -53,11 +81,12 @@ def clone_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 def after_birth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's steps that give the newborn its ids, and what it may not make."""
     plan = plan_users(spec, facts)
+    api_mounts = users.MakeApiMounts(own_network=spec.private_network, nesting=nests(spec))
     if plan is None:
-        return ()
+        return (api_mounts,) if facts.in_user_namespace else ()
     return (
         users.WriteIdMaps(count=plan.count, users=bound_users(spec, facts)),
-        users.MakeApiMounts(own_network=spec.private_network),
+        api_mounts,
         cgroup.OwnCgroup(),
         users.OwnUnixExport(machine=spec.name),
         locks.StartLocker(),
@@ -69,18 +98,33 @@ def become_root(spec: MachineSpec) -> tuple[Step, ...]:
     return (users.BecomeRoot(),) if spec.users.mode != "no" else ()
 
 
-def mount_proc(spec: MachineSpec, usual: Step) -> tuple[Step, ...]:
+def nests(spec: MachineSpec) -> bool:
+    """Say whether user namespaces inside shall be able to have a proc and a sysfs of their own."""
+    return spec.users.mode != "no" and spec.users.delegate > 0
+
+
+def show_whole(spec: MachineSpec) -> tuple[Step, ...]:
+    """Return the step inside without which they could not."""
+    return (users.ShowWhole(),) if nests(spec) else ()
+
+
+def _needs_outside(spec: MachineSpec, facts: HostFacts) -> bool:
+    """Say whether PID 1 may not mount proc and sysfs, in a new root that has none."""
+    return spec.users.mode != "no" or facts.in_user_namespace
+
+
+def mount_proc(spec: MachineSpec, facts: HostFacts, usual: Step) -> tuple[Step, ...]:
     """Return the step that mounts /proc, `usual` where there is no user namespace."""
-    return (usual,) if spec.users.mode == "no" else (users.AttachProc(),)
+    return (users.AttachProc(),) if _needs_outside(spec, facts) else (usual,)
 
 
-def mount_sys(spec: MachineSpec, writable: Step) -> tuple[Step, ...]:
+def mount_sys(spec: MachineSpec, facts: HostFacts, writable: Step) -> tuple[Step, ...]:
     """Return the step that mounts /sys; `writable` is the whole of it.
 
     Raises:
         ConfigError: that in a user namespace.
     """
-    made_outside = spec.users.mode != "no"
+    made_outside = _needs_outside(spec, facts)
     if not spec.api_writable:
         return (api.MountSys(made_outside=made_outside),)
     if made_outside:

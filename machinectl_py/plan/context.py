@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from machinectl_py.kernel.namespaces import rejoin
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,14 +16,18 @@ if TYPE_CHECKING:
     SlotValue = int | str
 
 # Slots whose number is a descriptor, which is passed on as such from process to process.
-DESCRIPTOR_SLOTS = frozenset({"console", "kmsg", "locker", "proc", "sysfs"})
+DESCRIPTOR_SLOTS = frozenset({"console", "kmsg", "locker", "proc", "sysfs", "whole-sysfs"})
 # Those that are nobody's any more but the taker's.
-HANDED_OVER = frozenset({"locker", "proc", "sysfs"})
+HANDED_OVER = frozenset({"locker", "proc", "sysfs", "whole-sysfs"})
 
 # Slots with descriptors that the supervisor keeps as long as the machine lives, over each reboot.
 _HELD_PREFIX = "disk:"
 # Slots with detached mounts: who made them closes them after the birth, or when it fails.
 _MOUNT_PREFIX = "mount:"
+# A time namespace that PID 1 is to join, see `steps.clocks`: without it, it is born in its own.
+APART = "time-namespace"
+# Our mount namespace, root and working directory, while we are in another.
+HOME_SLOTS = ("home-mounts", "home-root", "home-directory")
 
 
 def is_held(slot: str) -> bool:
@@ -74,6 +80,23 @@ class Context:
         for slot in slots:
             fd = self.slots.pop(slot, -1)
             if isinstance(fd, int) and fd >= 0:
+                os.close(fd)
+
+    def take(self, slot: str) -> int:
+        """Empty a slot that holds a descriptor, and return that: the caller closes it."""
+        fd = self.number(slot)
+        del self.slots[slot]
+        return fd
+
+    def rejoin_mounts(self) -> None:
+        """Return to our own mount namespace and root, if we have left them for another."""
+        if HOME_SLOTS[-1] not in self.slots:
+            return
+        home = [self.take(slot) for slot in HOME_SLOTS]
+        try:
+            rejoin(*home)
+        finally:
+            for fd in home:
                 os.close(fd)
 
     def close_mounts(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
+from machinectl_py.kernel.capabilities import CAPABILITY_NAMES, own_effective_set
 from machinectl_py.kernel.devices import can_make_devices, character_device
+from machinectl_py.kernel.namespaces import in_user_namespace
 from machinectl_py.plan.bind_users import UserFacts, probe_users
 from machinectl_py.plan.disk import DiskFacts  # noqa: TC001 - read when facts are decoded
 from machinectl_py.plan.host_files import HostFiles, probe_files
@@ -56,6 +58,8 @@ class HostFacts(Record):
     mounts: MountFacts = MountFacts()
     network: NetworkFacts = NetworkFacts()
     security: SecurityFacts = SecurityFacts()
+    in_user_namespace: bool = False  # other than the initial one
+    may_set_clocks: bool = True  # else those of a machine are set in a user namespace apart
     disk: DiskFacts | None = None  # the root is a disk image
 
 
@@ -114,6 +118,8 @@ def probe_facts(
         mounts=mounts or MountFacts(),
         network=network or NetworkFacts(),
         security=probe_security(),
+        in_user_namespace=in_user_namespace(),
+        may_set_clocks=bool(own_effective_set() >> CAPABILITY_NAMES.index("CAP_SYS_TIME") & 1),
         disk=image.disk if image else None,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.config.spec import BindMount, OverlayMount
+from machinectl_py.kernel.idmap import why_unmappable
 from machinectl_py.kernel.procfs import mountinfo
 from machinectl_py.kernel.statfs import UPPER_LAYERS, filesystem_magic, is_subvolume
 from machinectl_py.record import Record
@@ -13,7 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.config.spec import InaccessibleMount, MachineSpec, TmpfsMount
+
+    AnyMount = BindMount | TmpfsMount | OverlayMount | InaccessibleMount
 
 
 class MountFacts(Record):
@@ -23,6 +26,7 @@ class MountFacts(Record):
     missing: tuple[str, ...] = ()  # sources of the spec that this host does not have
     files: tuple[str, ...] = ()  # those that are no directories
     split_usr: bool = False  # the root's /bin is no link into /usr
+    unmappable: tuple[tuple[str, str], ...] = ()  # bind sources whose ids cannot be mapped, and why
     snapshot: str = ""  # an ephemeral machine's root will be this; "" where none can be taken
     layer: str = ""  # a directory to be made for what it writes; "" keeps that in memory
 
@@ -47,10 +51,43 @@ def probe_mounts(spec: MachineSpec, tree: str = "") -> MountFacts:
         token=token,
         missing=missing,
         files=tuple(sorted(files.difference(missing))),
+        unmappable=tuple(_unmappable(spec, missing)),
         split_usr=os.path.isdir(binaries) and not os.path.islink(binaries),
         snapshot=snapshot,
         layer=layer,
     )
+
+
+def _unmappable(spec: MachineSpec, missing: tuple[str, ...]) -> Iterable[tuple[str, str]]:
+    for mount in spec.mounts:
+        if not isinstance(mount, BindMount) or mount.source in ("", *missing):
+            continue
+        asked = mount.idmap != "noidmap" and not mount.source.startswith("+")
+        if asked and (why := why_unmappable(mount.source, recursive=mount.recursive)):
+            yield mount.source, why
+
+
+def maps_all(mounts: Iterable[AnyMount]) -> bool:
+    """Say whether of all directories of the host that are to be mounted the ids can be mapped.
+
+    Those that are missing are passed over, as planning refuses them.
+    """
+    return not any(
+        os.path.exists(path) and why_unmappable(path, recursive=recursive)
+        for mount in mounts
+        for path, recursive in _mapped_paths(mount)
+    )
+
+
+def _mapped_paths(mount: AnyMount) -> Iterable[tuple[str, bool]]:
+    """Yield the paths of the host that a mount shows, each with whether all below it is."""
+    paths: list[tuple[str, bool]] = []
+    if isinstance(mount, BindMount):
+        paths = [(mount.source, mount.recursive)]
+    elif isinstance(mount, OverlayMount):
+        upper = mount.upper if mount.read_only else os.path.dirname(mount.upper)
+        paths = [(path, False) for path in (*mount.lower, upper)]
+    return ((path, whole) for path, whole in paths if path.startswith("/"))
 
 
 def _snapshot(root: str, token: str) -> str:

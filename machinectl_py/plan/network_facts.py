@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from machinectl_py.config.spec import NetworkSpec
 
-    NamespaceState = Literal["", "ok", "missing", "other"]
+    NamespaceState = Literal["", "ok", "missing", "hidden", "other"]
 
 
 class NetworkFacts(Record):
@@ -73,5 +73,7 @@ def _namespace(network: NetworkSpec) -> NamespaceState:
         return ""
     try:
         return "ok" if is_network_namespace(network.namespace_path) else "other"
+    except PermissionError:
+        return "hidden"
     except OSError:
         return "missing"

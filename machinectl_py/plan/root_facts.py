@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 
 from machinectl_py.config.spec import UsersSpec
+from machinectl_py.kernel.chown_tree import BUSY_BASE, is_busy
+from machinectl_py.kernel.idmap import why_unmappable
 from machinectl_py.plan.id_ranges import FOREIGN_BASE, SIZE
+from machinectl_py.plan.mount_facts import maps_all
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from machinectl_py.plan.disk import ImageFacts
+    from machinectl_py.plan.mount_facts import AnyMount
 
 
 class RootFacts(Record):
@@ -33,8 +39,8 @@ def probe_root(root: str, users: UsersSpec) -> RootFacts:
     tries = namespaces and users.ownership in ("map", "auto", "foreign")
     return RootFacts(
         namespaces=namespaces,
-        uid=status.st_uid,
-        gid=status.st_gid,
+        uid=BUSY_BASE if is_busy(status.st_uid) else status.st_uid,
+        gid=BUSY_BASE if is_busy(status.st_uid) else status.st_gid,
         unmappable=why_unmappable(root) if tries else "",
     )
 
@@ -55,25 +61,28 @@ def image_root(image: ImageFacts) -> RootFacts:
     )
 
 
-def default_users(root: str) -> UsersSpec:
+def default_users(root: str, layer: str = "", mounts: Iterable[AnyMount] = ()) -> UsersSpec:
     """Return the user namespace of a machine where nobody has said anything of it.
 
     That is a range of its own where the ids of the root can be mapped, and so need not be
     changed; else none. A root that has been given to a range before is left in it by neither.
+    Directories of the host that are mounted are to look as without a user namespace.
 
     Args:
         root: the directory.
+        layer: the directory of what the machine writes; "" where it writes to the root.
+        mounts: what is to be mounted.
     """
     try:
         status = os.stat(root)
-        if not os.path.isdir(root) or why_unmappable(root):
+        if not os.path.isdir(root) or any(map(why_unmappable, filter(None, (root, layer)))):
             return UsersSpec()
     except OSError:  # the verb tells it
         return UsersSpec()
-    return _by_owner(status.st_uid)
+    return UsersSpec() if is_busy(status.st_uid) else _by_owner(status.st_uid, mounts)
 
 
-def image_users(image: ImageFacts) -> UsersSpec:
+def image_users(image: ImageFacts, mounts: Iterable[AnyMount] = ()) -> UsersSpec:
     """Return the same of a disk image that is looked into.
 
     Raises:
@@ -84,22 +93,12 @@ def image_users(image: ImageFacts) -> UsersSpec:
     known = (system.fstype if system else "", "vfat", "")
     if image.unmappable or any(part.fstype not in known for part in image.disk.partitions):
         return UsersSpec()
-    return _by_owner(image_root(image).uid)
+    return _by_owner(image_root(image).uid, mounts)
 
 
-def _by_owner(uid: int) -> UsersSpec:
+def _by_owner(uid: int, mounts: Iterable[AnyMount]) -> UsersSpec:
     of_range = uid & ~(SIZE - 1)
-    if of_range == FOREIGN_BASE:
-        return UsersSpec(mode="pick", ownership="foreign")
-    return UsersSpec(mode="pick", ownership="map") if of_range == 0 else UsersSpec()
-
-
-def why_unmappable(root: str) -> str:
-    """Return why the ids of a tree cannot be mapped, "" if they can; mount_setattr(2).
-
-    Raises:
-        OSError: the root cannot be looked at.
-    """
-    from machinectl_py.kernel.idmap import unmappable
-
-    return ", ".join(f"{kind} at {path}" if path else kind for path, kind in unmappable(root))
+    if of_range not in (0, FOREIGN_BASE) or not maps_all(mounts):
+        return UsersSpec()
+    mapped = UsersSpec(mode="pick", ownership="map", map_mounts=True)
+    return mapped.replace(ownership="foreign") if of_range else mapped

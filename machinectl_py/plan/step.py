@@ -76,6 +76,12 @@ class Step(Record):
         return self.gives
 
 
+class MovableStep(Step):
+    """A step that PID 1 can take, or the supervisor for it where PID 1 may not."""
+
+    place: Place = "inside"  # type: ignore[misc]  # of each such step its own
+
+
 class Plan(Record):
     """The ordered steps that make a machine of a spec on a host."""
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         def descriptors(self) -> list[int]:
             """Return what else is to be waited for."""
 
+        def patience(self) -> int | None:
+            """Return how many milliseconds at most to wait for them; None: for ever."""
+
         def handle(self, ready: set[int]) -> None:
             """Handle those of the descriptors that are ready."""
 
@@ -285,6 +288,9 @@ class _Copy:
         for fd, events in wanted.items():
             poll.register(fd, events)
         patience = 0 if ending and reads else _REOPEN_WAIT if self.hung_up else None
+        beside = self.beside.patience() if self.beside else None
+        if patience is None or (beside is not None and beside < patience):
+            patience = beside
         self.hung_up = False
         return {fd for fd, _ in poll.poll(patience)}
 

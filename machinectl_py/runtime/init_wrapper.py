@@ -7,6 +7,7 @@ import os
 import sys
 
 from machinectl_py.errors import PymachineError
+from machinectl_py.plan.context import APART
 from machinectl_py.runtime.walk import Aborted, failure_data
 
 TYPE_CHECKING = False
@@ -35,7 +36,8 @@ def become_init(walk: Walk, supervisor: Peer) -> NoReturn:
     walk.places, walk.trace = ("inside",), []
     offset = walk.context.slots.get("clock-offset", 0)
     assert isinstance(offset, int)
-    walk.context.clock_offset = offset
+    if APART not in walk.context.slots:
+        walk.context.clock_offset = offset
     first = next(n for n, step in enumerate(walk.plan.steps) if step.place == "inside")
 
     def before(step: Step) -> None:

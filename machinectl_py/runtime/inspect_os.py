@@ -27,6 +27,25 @@ def os_release(state: MachineState) -> dict[str, str]:
     return {}
 
 
+def os_release_in(root: str) -> dict[str, str]:
+    """Return the fields of os-release(5) of a root that is not a running machine's.
+
+    Raises:
+        OSError: the root cannot be opened.
+    """
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for path in ("etc/os-release", "usr/lib/os-release"):
+            try:
+                if text := _read_regular(directory, path):
+                    return parse_environment(text)
+            except OSError:
+                continue
+    finally:
+        os.close(directory)
+    return {}
+
+
 def user_names(state: MachineState) -> dict[int, str]:
     """Return the names of the machine's own users by their uid inside; passwd(5)."""
     rows = (line.split(":") for line in read_inside(state, "etc/passwd").splitlines())

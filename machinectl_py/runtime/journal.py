@@ -12,6 +12,8 @@ from machinectl_py.plan.context import Context, Hooks, is_held
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from machinectl_py.plan.step import Step
 
 
@@ -62,6 +64,7 @@ _STEPS = {
     "hold-id-range": "users.HoldIdRange",
     "make-temporaries": "overlay.MakeTemporaries",
     "make-work-directories": "overlay.MakeWorkDirectories",
+    "own-machine": "ephemeral.OwnMachine",
     "make-layer": "ephemeral.MakeLayer",
     "lock-snapshot": "ephemeral.LockSnapshot",
     "snapshot-root": "ephemeral.SnapshotRoot",
@@ -118,22 +121,37 @@ def journaled_slots(name: str) -> dict[str, int | str]:
 
 
 def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
-    """Return the steps not undone, and the slots that survive a process."""
+    """Return the steps not undone, and the slots that survive a process.
+
+    Raises:
+        PymachineError: a line says nothing that we know: another version has written it.
+    """
+    path = f"{machine_dir(name)}/journal"
     try:
-        with open(f"{machine_dir(name)}/journal", encoding="utf-8") as file:
-            lines = [decode(line) for line in file if line.endswith("\n")]
+        with open(path, encoding="utf-8") as file:
+            lines = [line for line in file if line.endswith("\n")]
     except FileNotFoundError:
         return [], {}
     pending: dict[str, Step] = {}
     gave: dict[str, int | str] = {}
-    for line in lines:
-        if "data" in line:
-            pending[line["act"]] = step_class(line["step"]).from_data(line["data"])
-        elif "undone" in line:
-            pending.pop(line["act"], None)
-        else:
-            gave |= {key: value for key, value in line["gave"].items() if not _is_own(key)}
+    for number, line in enumerate(lines, 1):
+        try:
+            _take_up(decode(line), pending, gave)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PymachineError(
+                f"{path}, line {number}: not an act of this version of pymachine",
+                f"What it tells of is to be undone by hand, and {machine_dir(name)} removed.",
+            ) from error
     return list(pending.values()), gave
+
+
+def _take_up(line: dict[str, Any], pending: dict[str, Step], gave: dict[str, int | str]) -> None:
+    if "data" in line:
+        pending[line["act"]] = step_class(line["step"]).from_data(line["data"])
+    elif "undone" in line:
+        pending.pop(line["act"], None)
+    else:
+        gave |= {key: value for key, value in line["gave"].items() if not _is_own(key)}
 
 
 def _is_own(slot: str) -> bool:

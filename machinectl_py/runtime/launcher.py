@@ -8,7 +8,7 @@ import select
 import time
 
 from machinectl_py.codec import encode
-from machinectl_py.errors import PymachineError
+from machinectl_py.errors import ConflictError, PymachineError
 from machinectl_py.kernel import process
 from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build import build_plan
@@ -54,7 +54,14 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
     """
     os.umask(0o022)  # modes are meant as they are written, in the supervisor and inside too
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # ignored, there is no child to wait for
-    plan = build_plan(spec, facts)
+    try:
+        plan = build_plan(spec, facts)
+    except PymachineError:
+        if spec.rootfs.transient:  # which no step has noted yet
+            from machinectl_py.images.machines import remove_machine
+
+            remove_machine(spec.name)
+        raise
     context = Context(make_hooks())
     walk = Walk(plan, context, ("launcher",))
     journal = Journal(spec.name)
@@ -67,10 +74,28 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
             # They hold credentials, and passwords of bound users.
             write_whole(f"{directory}/spec.json", encode(spec.to_data()), 0o600)
             write_whole(f"{directory}/facts.json", encode(facts.to_data()), 0o600)
+        if step.name == "lock-root" and not getattr(step, "shared", False):
+            refuse_used(spec.root)
         journal.after(step, context)
 
     walk.before, walk.after = journal.before, after
     return walk
+
+
+def refuse_used(root: str) -> None:
+    """Refuse to write to what machines stand on: one may have been made since we looked.
+
+    Raises:
+        ConflictError: there are such machines.
+    """
+    from machinectl_py.images.records import users_of
+
+    if users := users_of(root):
+        names = ", ".join(machine.name for machine in users)
+        raise ConflictError(
+            f"{root} cannot be a machine's root, as machines stand on it: {names}",
+            "'pymachine create' makes another of it; --ephemeral and --read-only work.",
+        )
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -94,7 +119,7 @@ class Background:
     def __init__(self, spec: MachineSpec, facts: HostFacts, *, log: int = -1) -> None:
         """Prepare; `log` is a descriptor that gets the console's output, or -1."""
         self.spec, self.facts, self.log = spec, facts, log
-        self.begun = time.monotonic()
+        self.begun, self._pid = time.monotonic(), os.getpid()
         self.walk = prepare_walk(spec, facts)
         self.walk.context.hooks.fork_supervisor = self._fork
         self.walk.on_message = self._heard
@@ -243,6 +268,8 @@ class Background:
     def _supervise(self, launcher: Peer) -> None:
         """Be the supervisor: build, then watch."""
         os.setsid()
+        if os.environ.get("WATCHDOG_PID") == str(self._pid):  # its service manager's is for us now
+            os.environ["WATCHDOG_PID"] = str(os.getpid())
         for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, _signal.SIG_IGN)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT, _signal.SIGTERM))

@@ -79,7 +79,9 @@ def uptime(state: MachineState) -> int:
         OSError: the leader has ended.
     """
     here = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return (here + procfs.boottime_offset(state.leader)) // 1000
+    return (
+        here + procfs.boottime_offset(state.leader) - procfs.boottime_offset(os.getpid())
+    ) // 1000
 
 
 # In the order in which machinectl prints them; ours follow.
@@ -100,6 +102,8 @@ PROPERTIES: dict[str, Callable[[MachineState], Value]] = {
     "Manager": lambda state: state.manager,
     "CGroup": lambda state: state.cgroup,
     "Registered": lambda state: state.registered,
+    "Image": lambda state: state.image,
+    "Driver": lambda state: state.driver,
     "Payload": lambda state: state.kind,
     "Boots": lambda state: state.boots,
     "Ready": lambda state: read_notify(state.name).ready > 0,

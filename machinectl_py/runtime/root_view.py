@@ -62,7 +62,8 @@ def view_root(root: str, rootfs: RootSpec, *, ids: bool = False) -> RootView:
         PymachineError: the image is damaged, or may or can not be used; names it.
     """
     if not rootfs.image:
-        return _with_inner(RootView(root=root, tree=root, inner=root), rootfs)
+        tree, mount = _view_layers(root, rootfs) if rootfs.layer else (root, -1)
+        return _with_inner(RootView(root=root, tree=tree, inner=tree, mount=mount), rootfs)
     if os.geteuid():
         raise DeniedError("Only root may use disk images", "Try again with sudo.")
     try:
@@ -76,6 +77,20 @@ def view_root(root: str, rootfs: RootSpec, *, ids: bool = False) -> RootView:
         raise type(error)(message, error.hint) from error
     finally:
         os.close(image)
+
+
+def _view_layers(lowest: str | int, rootfs: RootSpec) -> tuple[str, int]:
+    """Return a path and the mount of layers over a directory, or a detached mount, then used up."""
+    from machinectl_py.images.machine_view import mount_view
+
+    # `plan` may show what is not made yet.
+    layers = tuple(filter(os.path.isdir, (f"{rootfs.layer}/upper", *rootfs.layers)))
+    if not layers:
+        return (lowest, -1) if isinstance(lowest, str) else (f"/proc/self/fd/{lowest}", lowest)
+    mount = mount_view((*layers, lowest))
+    if isinstance(lowest, int):
+        os.close(lowest)
+    return f"/proc/self/fd/{mount}", mount
 
 
 def _with_inner(view: RootView, rootfs: RootSpec) -> RootView:
@@ -113,12 +128,14 @@ def _view(image: int, root: str, rootfs: RootSpec, ids: bool) -> RootView:
         lock_beside=not root.startswith("/dev/") and os.access(os.path.dirname(root), os.W_OK),
     )
     view = open_view(image, disk, ids=ids)
+    tree, mount = f"/proc/self/fd/{view.tree}", view.tree
+    if rootfs.layer:
+        tree, mount = _view_layers(view.tree, rootfs)
     notice = ""
     if disk.unused_verity:
         notice = f"{root} has verity data, and no root hash is known: it is not authenticated"
-    tree = f"/proc/self/fd/{view.tree}"
     found = ImageFacts(disk=facts, tree=tree, unmappable=view.unmappable)
-    return RootView(root=root, tree=tree, inner=tree, image=found, mount=view.tree, notice=notice)
+    return RootView(root=root, tree=tree, inner=tree, image=found, mount=mount, notice=notice)
 
 
 def _number(status: os.stat_result) -> str:

@@ -21,10 +21,11 @@ import os
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.config.spec import LabelSpec
-from machinectl_py.errors import ConflictError, NotFoundError
+from machinectl_py.errors import ConflictError, NotFoundError, PymachineError
 from machinectl_py.kernel.locks import is_locked
 from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, SERVICE, lock_path, machine_dir
+from machinectl_py.log import warn
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -58,6 +59,8 @@ class MachineState(Record):
     started: int  # CLOCK_REALTIME of the start, in microseconds
     started_monotonic: int  # CLOCK_MONOTONIC of the start, in microseconds
     clock_offset: int  # what the machine's CLOCK_MONOTONIC adds to the host's, in nanoseconds
+    image: str = ""  # what the machine was made from; "" in place
+    driver: str = ""  # how: "overlay", "btrfs", "reflink"; "" in place
     service: str = SERVICE  # the manager, as systemd-machined and the payload are told
     network_interfaces: tuple[int, ...] = ()  # the host's link that leads to the machine
     uid_base: int = 0  # the host's id of 0 inside
@@ -186,11 +189,15 @@ def leader_alive(state: MachineState) -> bool:
 def running_machines() -> tuple[MachineState, ...]:
     """Return the machines that run, by name; what a killed supervisor left is removed first.
 
-    Needs no root to read; only root removes.
+    Needs no root to read; only root removes. What cannot be removed is told, and no obstacle.
     """
     found = []
     for name in machine_names():
-        state = find_running(name)
+        try:
+            state = find_running(name)
+        except PymachineError as error:  # what one has left shall not hide the others
+            warn(error.message)
+            continue
         if state is not None:
             found.append(state)
     return tuple(found)

@@ -101,6 +101,8 @@ class Build:
                 supervisor=os.getpid(),
                 phase="running" if self.phase == "running" else "opening",
                 root=spec.root,
+                image=spec.rootfs.made_from,
+                driver=_driver(spec, self.facts),
                 machine_id=spec.machine_id,
                 kind=spec.payload.kind,
                 service=spec.service,
@@ -162,6 +164,7 @@ class Build:
 
     def kill(self) -> None:
         """Kill what was born, and wait for it; let go of what it should have inherited."""
+        self.context.rejoin_mounts()
         self.context.close_mounts()
         if "leader-pidfd" in self.context.slots:
             try:
@@ -174,3 +177,10 @@ class Build:
                 pass
         if "cgroup" in self.context.slots:
             cgroupfs.remove(f"{self.context.text('cgroup')}/payload", timeout=10)
+
+
+def _driver(spec: MachineSpec, facts: HostFacts) -> str:
+    """Return how the root came from its image; "" where it is used in place."""
+    if spec.rootfs.ephemeral and not spec.rootfs.image:
+        return "btrfs" if facts.mounts.snapshot else "overlay"
+    return spec.rootfs.driver

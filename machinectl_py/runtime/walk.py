@@ -21,7 +21,7 @@ import time
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import PymachineError, StepError
-from machinectl_py.log import shows_warnings
+from machinectl_py.log import warn
 from machinectl_py.plan.context import DESCRIPTOR_SLOTS, HANDED_OVER
 from machinectl_py.runtime.state import TraceEntry
 
@@ -111,8 +111,8 @@ def failure(data: dict[str, Any]) -> PymachineError:
 
 def print_warnings(warnings: list[str]) -> None:
     """Print warnings for the user, a line each."""
-    for text in warnings if shows_warnings() else ():
-        os.write(2, f"pymachine: {text}\n".encode())
+    for text in warnings:
+        warn(text)
 
 
 class Walk:

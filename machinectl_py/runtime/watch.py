@@ -46,9 +46,38 @@ def tell_service_manager(text: str) -> None:
         return
     try:
         sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    except OSError:
+        return
+    try:
         sender.sendto(text.encode(), b"\0" + address[1:] if address.startswith(b"@") else address)
     except OSError:  # nobody has to listen
         pass
+    finally:
+        sender.close()
+
+
+class Watchdog:
+    """Signs of life for the service manager, if it wants any; sd_watchdog_enabled(3)."""
+
+    def __init__(self) -> None:
+        """Find out how often."""
+        microseconds = posix.environ.get(b"WATCHDOG_USEC", b"")
+        whose = posix.environ.get(b"WATCHDOG_PID", b"")
+        ours = whose in (b"", str(posix.getpid()).encode())
+        wanted = ours and microseconds.isdigit() and int(microseconds) > 0
+        self._period = int(microseconds) / 2e6 if wanted else 0.0  # seconds
+        self._due = time.monotonic()
+
+    def patience(self) -> int | None:
+        """Return in how many milliseconds at most it is time; None if it never is."""
+        left = self._due - time.monotonic()
+        return max(int(left * 1000) + 1, 0) if self._period else None
+
+    def look(self) -> None:
+        """Tell it, if it is time."""
+        if self._period and time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._period
+            tell_service_manager("WATCHDOG=1")
 
 
 class Watch:
@@ -71,6 +100,7 @@ class Watch:
         self.attached: set[_socket.socket] = set()
         self.output = b""
         self.status, self.ready, self.terms = "", 0, 0
+        self.watchdog = Watchdog()
         self._pipe = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
         self.wake = self._pipe[0]
         _signal.set_wakeup_fd(self._pipe[1])
@@ -94,7 +124,7 @@ class Watch:
             poll = select.poll()
             for fd in [self.pidfd, self.wake, *self.descriptors()]:
                 poll.register(fd, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in poll.poll(self.patience())}
             if self.wake in ready:
                 for number in posix.read(self.wake, 64):
                     self.signalled(number)
@@ -110,8 +140,13 @@ class Watch:
         fds += self.exposure.descriptors() if self.exposure else []
         return [*fds, self.master] if self.master >= 0 else fds
 
+    def patience(self) -> int | None:
+        """Return how many milliseconds to wait at most until `handle` is called; None: for ever."""
+        return self.watchdog.patience()
+
     def handle(self, ready: set[int]) -> None:
-        """Handle those of the descriptors that are ready."""
+        """Handle those of the descriptors that are ready, and what it is time for."""
+        self.watchdog.look()
         if self.notify.fileno() in ready:
             self._hear()
         if self.master in ready:

@@ -39,10 +39,11 @@ def compare(
 
 
 def row(title: str, goal: float, ours: float, theirs: float) -> None:
-    """Print one comparison; the goal is the highest ratio that is good enough."""
+    """Print one comparison; the goal is the highest ratio that is good enough, 0 if none is set."""
     ratio = ours / theirs
-    verdict = "" if ratio <= goal else "  not reached"
-    print(f"{title:<44} {ours:9.1f} {theirs:8.1f} {ratio:6.2f} {goal:5.1f}{verdict}", flush=True)
+    verdict = "" if ratio <= goal or not goal else "  not reached"
+    shown = f"{goal:5.2f}" if goal else ""
+    print(f"{title:<44} {ours:9.1f} {theirs:8.1f} {ratio:6.3f} {shown}{verdict}", flush=True)
 
 
 def alone(title: str, ours: Measurement, rounds: int = ROUNDS) -> None:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
+# Where images and machines are kept.
+STORES = ("/var/lib/machines", "/var/lib/pymachine")
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -31,10 +33,7 @@ def private_mounts() -> None:
 
 def private_state() -> None:
     """Hide the images and the state of machines that are here already, and ours from them."""
-    for path in (
-        *("/run/pymachine", "/run/systemd/nspawn", "/var/lib/machines"),
-        *("/etc/pymachine", "/var/lib/pymachine"),
-    ):
+    for path in ("/run/pymachine", "/run/systemd/nspawn", "/etc/pymachine", *STORES):
         Path(path).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path], check=True)
 

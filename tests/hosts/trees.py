@@ -28,7 +28,7 @@ HOST = (
     *MACHINE,
     *("systemd-container", "udev", "kmod", "polkitd", "nftables", "strace", "runc"),
     *("dnsmasq-base", "busybox"),
-    *("e2fsprogs", "erofs-utils", "squashfs-tools", "fdisk"),
+    *("e2fsprogs", "btrfs-progs", "xfsprogs", "erofs-utils", "squashfs-tools", "fdisk"),
     *("python3", "python3-pytest", "python3-hypothesis"),
     *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),
     *("acl", "libcap2-bin", "bzip2", "pigz", "xz-utils", "zstd", "gpg", "gpg-agent"),

@@ -20,6 +20,7 @@ DIRECTORIES = (
     "/run/systemd/transient",
     "/run/netns",
     "/var/lib/machines",
+    *(f"/var/lib/pymachine/{place}" for place in ("machines", "layers", "tmp")),
 )
 
 
@@ -143,7 +144,7 @@ def _files(directory: str) -> list[str]:
         if "->" not in line
     }
     found = []
-    deep = directory != "/var/lib/machines"
+    deep = not directory.startswith("/var/lib/")
     for parent, directories, files in os.walk(directory):
         if not deep:
             found += [f"file {parent}/{name}" for name in (*directories, *files)]

@@ -159,6 +159,31 @@ def test_starts_stops_and_restarts_of_a_unit(unit, machine):
 
 
 @needs_systemd
+def test_the_watchdog_of_a_unit_is_answered_over_a_reboot(pymachine, unit, machine):
+    drop_in = Path(f"/run/systemd/system/{unit}.d/watchdog.conf")
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nWatchdogSec=1\n")
+    try:
+        run("systemctl", "daemon-reload")
+        run("systemctl", "start", unit)
+        leader = leader_when_ready(machine)
+        time.sleep(2.5)
+        assert leader_when_ready(machine) == leader
+        assert pymachine("reboot", machine).returncode == 0
+        leader = leader_when_ready(machine, but=leader)
+        time.sleep(2.5)
+        assert leader_when_ready(machine) == leader
+        os.kill(find_running(machine).supervisor, signal.SIGSTOP)
+        wait_until(lambda: unit_property(unit, "Result") == "watchdog")
+        wait_until(lambda: unit_property(unit, "ActiveState") == "failed")
+        assert find_running(machine) is None
+    finally:
+        drop_in.unlink()
+        drop_in.parent.rmdir()
+        run("systemctl", "daemon-reload")
+
+
+@needs_systemd
 def test_reboots_of_a_unit_by_verb_and_from_inside(pymachine, unit, machine):
     run("systemctl", "start", unit)
     leader = leader_when_ready(machine)

@@ -562,7 +562,11 @@ class TestMachined:
             manager.start(request_of(child.pid, name=name))
             leaders.append((name, child.pid))
             return RegisterRequest(
-                name=name, machine_id="0123456789abcdef" * 2, leader=child.pid, root="/"
+                name=name,
+                machine_id="0123456789abcdef" * 2,
+                leader=child.pid,
+                root="/",
+                service="pymachine",
             )
 
         yield start

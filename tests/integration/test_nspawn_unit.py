@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ def unit(tree, machine):
     drop_in = Path("/run/systemd/system", name)
     drop_in.parent.mkdir()
     command = Path(REPOSITORY, "packaging/pymachine")
+    # A second in the place of the three minutes of systemd's own unit.
+    packaged += "WatchdogSec=1\n"
     drop_in.write_text(packaged.replace("=/usr/bin/pymachine", f"={command}"))
     image.mkdir(parents=True)
     run("mount", "--bind", str(tree), str(image))
@@ -84,3 +87,16 @@ def test_stopping_the_unit_stops_the_machine_in_order(unit, machine, pymachine):
     assert sorted(state_of(unit)) == ["inactive", "success"]
     assert find_running(machine) is None
     assert not Path("/sys/class/net", short_name(f"ve-{machine}")).exists()
+
+
+def test_the_watchdog_of_the_unit_is_answered_and_ends_what_hangs(unit, machine, pymachine):
+    run("systemctl", "start", unit)
+    wait_for(lambda: pymachine("show", machine, "-p", "Ready", "--value").stdout == "yes\n")
+    time.sleep(2.5)
+    assert sorted(state_of(unit)) == ["active", "success"]
+    assert run("systemctl", "show", unit, "--property=NRestarts", "--value") == "0\n"
+    os.kill(find_running(machine).supervisor, signal.SIGSTOP)
+    wait_for(lambda: "watchdog" in state_of(unit))
+    wait_for(lambda: "failed" in state_of(unit))
+    assert pymachine("list", "--no-legend").stdout.count(machine) == 0
+    assert not Path(f"/run/pymachine/machines/{machine}").exists()

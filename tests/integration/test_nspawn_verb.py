@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.conftest import COMMAND
+from tests.hosts.apart import systemd_runs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -94,6 +95,50 @@ def test_help_is_shown_among_other_options(pymachine):
     assert done.stdout.startswith("pymachine nspawn ")
 
 
+@pytest.mark.parametrize("verb", ["nspawn", "run"])
+def test_a_versioned_directory_is_its_newest_version_and_gives_the_name(tree, pymachine, verb):
+    place = tree.parent / f"{tree.name}-v"
+    versioned = place / f"test{os.getpid()}.v"
+    older = versioned / f"test{os.getpid()}_1.2"
+    newer = versioned / f"test{os.getpid()}_1.10"
+    newer.mkdir(parents=True)
+    older.mkdir()
+    (place / f"test{os.getpid()}.nspawn").write_text("[Exec]\nEnvironment=A=beside\n")
+    subprocess.run(["mount", "--bind", tree, newer], check=True)
+    try:
+        script = "hostname; echo $A; test -e /usr/bin/env"
+        done = pymachine(verb, "-D", versioned, "--", "/bin/sh", "-c", script)
+        assert done.stdout.replace("\r", "").split() == [f"test{os.getpid()}", "beside"], done
+        assert done.returncode == 0
+    finally:
+        subprocess.run(["umount", newer], check=True)
+        subprocess.run(["rm", "-r", place], check=True)
+
+
+def test_a_link_gives_its_own_name_and_settings(tree, pymachine, tmp_path):
+    name = f"test{os.getpid()}-link"
+    (tmp_path / name).symlink_to(tree)
+    (tmp_path / f"{name}.nspawn").write_text("[Exec]\nEnvironment=A=beside\n")
+    done = pymachine("nspawn", "-q", "-D", tmp_path / name, "/bin/sh", "-c", "hostname; echo $A")
+    assert done.stdout.split() == [name, "beside"]
+
+
+def test_an_image_that_is_read_only_stays_so_when_it_is_found_by_its_name(tree, machine, pymachine):
+    image = f"/var/lib/machines/{machine}"
+    os.makedirs(image)
+    try:
+        subprocess.run(["mount", "--bind", tree, image], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", image], check=True)
+        touch = ("nspawn", "-q", "-M", machine, "/bin/touch", "/there")
+        assert "Read-only file system" in pymachine(*touch).stdout
+        subprocess.run(["umount", image], check=True)
+        subprocess.run(["mount", "--bind", tree, image], check=True)
+        assert pymachine(*touch).returncode == 0
+    finally:
+        subprocess.run(["umount", image], check=False)
+        os.rmdir(image)
+
+
 def test_the_directory_to_pivot_to_is_what_is_looked_at(tree, nspawn):
     inner = tree / "inner"
     for name in ("usr/lib", "etc"):
@@ -127,6 +172,8 @@ def test_the_hosts_own_root_is_refused(pymachine, machine):
         ("--boot", "--as-pid2"),
         ("/no/such/command",),
         ("--oci-bundle=/x",),
+        ("--settings=perhaps", "/bin/true"),
+        ("--image-policy=root=perhaps", "/bin/true"),
     ],
 )
 def test_a_failure_of_ours_is_one_line_and_status_1(nspawn, words):
@@ -189,3 +236,11 @@ def test_the_payload_is_told_a_service_that_it_knows(nspawn, pymachine, tree, ma
     assert nspawn("-q", "/bin/sh", "-c", script, env=environment).stdout == "other\n" * 2
     done = pymachine("run", "-D", tree, "-M", machine, "--", "/bin/sh", "-c", script)
     assert done.stdout == "pymachine\n" * 2
+
+
+@pytest.mark.skipif(systemd_runs(), reason="the machine would be in a unit of systemd")
+def test_who_asks_to_be_registered_is_told_that_it_cannot_be(nspawn):
+    done = nspawn("-q", "--register=yes", "/bin/true")
+    assert done.returncode == 1
+    assert "cannot be registered" in done.stderr
+    assert nspawn("-q", "--register=auto", "/bin/true").returncode == 0

@@ -171,6 +171,6 @@ def test_the_two_kinds_are_told_apart(pymachine, disk, tmp_path):
     assert "'pymachine export-raw' writes those" in done.stderr
     (MACHINES / "tree").mkdir()
     done = pymachine("export-raw", "tree", tmp_path / "x.raw")
-    assert "'pymachine export-tar' archives those" in done.stderr
+    assert "'pymachine export-tar' archives trees" in done.stderr
     assert not (tmp_path / "x.tar").exists()
     assert not (tmp_path / "x.raw").exists()

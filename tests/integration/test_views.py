@@ -423,3 +423,19 @@ def test_who_is_not_root_sees_what_proc_allows(pymachine, running, verb):
     assert done.returncode == 0, done.stderr
     shown = {"processes": str(running.leader), "namespaces": "mnt:[", "mounts": "/mnt"}
     assert shown.get(verb, NAME) in done.stdout
+
+
+def test_what_another_version_left_hides_no_machine(pymachine, machine):
+    left = Path(f"/run/pymachine/machines/{machine}")
+    left.mkdir(parents=True)
+    (left / "journal").write_text('{"step":"lock-root","data":{}}\n')
+    try:
+        listed = pymachine("list", "--no-legend")
+        told = f"{left}/journal, line 1: not an act of this version of pymachine"
+        assert (listed.returncode, listed.stderr) == (0, f"pymachine: {told}\n")
+        shown = pymachine("status", machine)
+        assert (shown.returncode, shown.stderr.splitlines()[0]) == (1, f"pymachine: {told}")
+    finally:
+        (left / "journal").unlink()
+        left.rmdir()
+        Path(f"/run/pymachine/locks/{machine}").unlink(missing_ok=True)

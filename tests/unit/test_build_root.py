@@ -24,7 +24,7 @@ def labels(rootfs, mounts=(), **found):
 
 def test_the_root_is_composed_before_the_pivot():
     rootfs = RootSpec(ephemeral=True, pivot_new="/new", volatile="yes")
-    found = labels(rootfs, (BindMount(source="/", target="/"),), layer="/l")
+    found = labels(rootfs, (BindMount(source="/", target="/"),))
     wanted = ["bind-root", "overlay-root", "enter-directory", "make-volatile-root"]
     wanted += ["cover-root", "pivot-root", "fill-base-tree", "mount /proc"]
     assert [label for label in found if label in wanted] == wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from machinectl_py.config.spec import MachineSpec, NetworkPair, NetworkSpec, Payload, UsersSpec
-from machinectl_py.errors import ConfigError, NotFoundError
+from machinectl_py.errors import ConfigError, DeniedError, NotFoundError
 from machinectl_py.kernel import const
 from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.facts import HostFacts
@@ -137,6 +137,7 @@ def test_an_existing_namespace_is_joined_for_the_birth_alone():
     [
         (private(veth=True, bridge="br0"), NetworkFacts(missing=("br0",)), NotFoundError),
         (NetworkSpec(kind="path"), NetworkFacts(namespace="missing"), NotFoundError),
+        (NetworkSpec(kind="path"), NetworkFacts(namespace="hidden"), DeniedError),
         (NetworkSpec(kind="path"), NetworkFacts(namespace="other"), ConfigError),
         (
             private(veth=True, interfaces=(NetworkPair(host="eth0", inside="host0"),)),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from machinectl_py.cli.main import VERBS, load_verb
+from machinectl_py.config.table import SETTINGS
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGING = REPOSITORY / "packaging"
@@ -86,6 +87,9 @@ def test_manual_page_has_each_verb_and_option_and_no_warning(destination, tmp_pa
             for option in verb.OPTIONS:
                 if option.name != f"-{option.short}":
                     assert f"\\fB{option.name}\\fR" in text
+    for row in SETTINGS:
+        assert f"{row.key}=" in text
+        assert not row.name or row.help.replace("…", "\\&...") in text
     if shutil.which("groff"):
         done = subprocess.run(
             ["groff", "-man", "-ww", "-Tutf8", "-Kutf8", "-P-c"],
@@ -113,6 +117,15 @@ def test_bash_completes_verbs_options_and_choices(destination):
     assert complete(script, "pull", "--variant", "=") == ["minbase", "important", "standard"]
     assert complete(script, "pull", "--variant", "=", "st") == ["standard"]
     assert complete(script, "pull", "") == ["debian"]
+
+
+def test_bash_completes_the_values_of_settings(destination):
+    script = destination / "usr/share/bash-completion/completions/pymachine"
+    assert complete(script, "boot", "--volatile", "=", "s") == ["state"]
+    assert complete(script, "nspawn", "--console", "=", "re") == ["read-only"]
+    assert complete(script, "run", "--kill-signal", "=", "SIGH") == ["SIGHUP"]
+    assert complete(script, "boot", "--read-only", "=") == ["yes", "no"]
+    assert complete(script, "boot", "--settings", "=", "o") == ["override"]
 
 
 @pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh")

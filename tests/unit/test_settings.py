@@ -12,7 +12,14 @@ from machinectl_py.config import kinds, nspawn_file
 from machinectl_py.config.assemble import Frame, make_spec
 from machinectl_py.config.merge import EMPTY, from_files, from_options, merge
 from machinectl_py.config.render import lines
-from machinectl_py.config.spec import BindMount, OverlayMount, PortSpec, Rlimit, TmpfsMount
+from machinectl_py.config.spec import (
+    BindMount,
+    OverlayMount,
+    PortSpec,
+    Rlimit,
+    TmpfsMount,
+    UsersSpec,
+)
 from machinectl_py.config.table import GROUPS, SETTINGS, by_key
 from machinectl_py.config.words import join_fields, join_words, split_fields, split_words
 from machinectl_py.errors import ConfigError, PymachineError, UnsupportedError, UsageError
@@ -173,6 +180,8 @@ def test_option_key_spec_and_show_say_the_same(row, text, tmp_path):
         context = "[Exec]\nPrivateUsers=pick\n"
     if row.field == "bind_user_shell":
         context += "[Files]\nBindUser=carol\n"
+    if row.field == "users_delegate":
+        context = "[Exec]\nPrivateUsers=pick\n"
     if row.field == "ambient_capability":
         context = "[Exec]\nCapability=all\n"
     if row.field in ("load_credentials", "credentials", "seccomp_profile"):
@@ -266,6 +275,19 @@ def test_the_last_of_options_of_the_same_meaning_counts(options, mode):
     assert make_spec(values, frame()).users.mode == mode
 
 
+def test_an_ownership_alone_is_of_a_user_namespace_where_that_is_the_default():
+    values = merge(from_options({"private-users-ownership": "chown"}, SETTINGS), EMPTY, [], "yes")
+    assert make_spec(values, frame()).users.mode == "no"
+    users = make_spec(values, frame(), UsersSpec(mode="pick", ownership="map")).users
+    assert (users.mode, users.ownership) == ("pick", "chown")
+
+
+def test_capabilities_may_be_given_by_number():
+    spec = spec_of_options(capability=["25"], drop_capability=["CAP_CHOWN"])
+    assert spec.capabilities & 1 << 25 == 1 << NUMBERS["CAP_SYS_TIME"]
+    assert not spec.capabilities & 1
+
+
 def test_an_empty_value_takes_back_its_own_kind_alone(tmp_path):
     text = "[Files]\nBind=/a\nTemporaryFileSystem=/t\nBind=\n"
     text += "[Exec]\nLimitCPU=5\nLimitNOFILE=7\nLimitCPU=\n"
@@ -293,8 +315,30 @@ def test_a_file_that_is_not_trusted_says_nothing_privileged(tmp_path):
     assert set(source.values) == {"hostname", "drop_capability"}
     assert len(warnings) == 2
     assert "m.nspawn:2: Capability=" in warnings[0]
+    source, _ = read(tmp_path, "[Exec]\nEphemeral=yes\n[Files]\nBindUser=x\n", trusted=False)
+    assert source.values == {}
     source, _ = read(tmp_path, "[Exec]\nSystemCallFilter=~ptrace\n", trusted=False)
     assert source.values == {"system_call_filter": ("~ptrace",)}
+
+
+def test_a_file_that_is_not_trusted_takes_nothing_back_of_one_that_is(tmp_path):
+    (tmp_path / "m.nspawn").write_text(
+        "[Exec]\nUser=nobody\nNoNewPrivileges=yes\nDropCapability=CAP_CHOWN\n"
+    )
+    (tmp_path / "z.conf").write_text(
+        "[Exec]\nUser=root\nNoNewPrivileges=no\nDropCapability=\nHostname=x\nBoot=yes\n"
+    )
+    files = [(str(tmp_path / "m.nspawn"), True), (str(tmp_path / "z.conf"), False)]
+    source = from_files(files, lambda _: None, lenient=False)
+    assert source.values == {
+        "user": "nobody",
+        "no_new_privileges": True,
+        "drop_capability": ("CAP_CHOWN",),
+        "hostname": "x",
+        "boot": True,
+    }
+    source = from_files(files, lambda _: None, lenient=False, trust_all=True)
+    assert (source.values["user"], source.values["no_new_privileges"]) == ("root", False)
 
 
 def test_unknown_keys_warn_and_sections_of_others_do_not(tmp_path):
@@ -363,6 +407,10 @@ def test_values_are_what_they_say(monkeypatch):
     assert kinds.read("signal", "SIGRTMIN+3") == 37
     assert kinds.read("span", "1h 30min 1.5s") == 5_401_500_000_000
     assert kinds.read("limit-NOFILE", "1K:infinity") == (Rlimit(name="NOFILE", soft=1024, hard=-1),)
+    assert kinds.read("limit-CPU", "90:5min") == (Rlimit(name="CPU", soft=90, hard=300),)
+    assert kinds.read("limit-CPU", "1500ms") == (Rlimit(name="CPU", soft=2, hard=2),)
+    assert kinds.read("rlimit", "RTTIME=7:1s") == (Rlimit(name="RTTIME", soft=7, hard=1_000_000),)
+    assert kinds.read("rlimit", "NICE=+5:-5") == (Rlimit(name="NICE", soft=15, hard=25),)
     assert kinds.read("private-users", "1") == ("fixed", 1, 65536)
     assert kinds.read("numbers", "0-2 5") == (0, 1, 2, 5)
 
@@ -405,6 +453,9 @@ def test_values_are_what_they_say(monkeypatch):
         ("number", "-1"),
         ("root-hash", "abc"),
         ("slice", ""),
+        ("limit-NICE", "+20"),
+        ("limit-NICE", "-21"),
+        ("limit-RTTIME", "1K"),
         ("journal-MaxUse", "much"),
         ("journal-KeepFree", "1.G"),
         ("journal-MaxFiles", "1K"),
@@ -426,6 +477,7 @@ def test_what_is_not_valid_says_what_is_expected(kind, text):
         {"ambient_capability": ["CAP_SYS_TIME"]},
         {"bind_user": ["alice"]},
         {"bind_user_group": ["wheel"]},
+        {"private_users_delegate": "1"},
         {"bind_user_shell": "yes"},
         {"forward_journal_max_use": ["1G"]},
         {"capability": ["CAP_NONE"]},
@@ -478,7 +530,7 @@ def test_a_machine_is_never_without_a_namespace(name, text):
     [
         ({}, True),
         ({"private-users": "pick"}, False),
-        ({"private-users": "identity"}, True),
+        ({"private-users": "identity"}, False),
         ({"private-users": "pick", "private-network": "yes"}, True),
     ],
 )

@@ -14,8 +14,9 @@ from machinectl_py.cli.machine_options import (
 )
 from machinectl_py.cli.parse import Arguments
 from machinectl_py.config.option import Option
-from machinectl_py.errors import ConflictError, NotFoundError, UsageError
+from machinectl_py.errors import ConflictError, UsageError
 from machinectl_py.images import store
+from machinectl_py.images.records import find_machine
 from machinectl_py.log import shows_info
 from machinectl_py.runtime.launcher import Background
 from machinectl_py.runtime.state import is_supervised
@@ -28,7 +29,10 @@ USAGE = "boot NAME|-D DIR|-i PATH [OPTION…] [ARGUMENT OF THE INIT…]"
 SUMMARY = "Boot a machine in the background"
 DETAILS = """\
 It returns once the machine's init reports that it is ready. Whatever fails before, nothing is left
-of the machine but its root."""
+of the machine but its root.
+
+NAME is a machine, or an image that runs in place. With -M and another name, the machine of that
+name is started, and first made of the image NAME where there is none, as by 'create'."""
 EXAMPLE = "pymachine boot debian"
 OPTIONS = (
     Option(name="--pull", help="get the image first if there is none of that name"),
@@ -87,9 +91,7 @@ def _pull_missing(arguments: Arguments) -> None:
         raise UsageError("--pull needs the name of an image")
     name = arguments.words[0]
     store.check_name(name)
-    try:
-        store.find_root(name)
-    except NotFoundError:
+    if find_machine(name) is None and not store.image_exists(name):
         from machinectl_py.cli.verbs import pull
 
         pull.run(Arguments({"name": name}, ["debian"]))

@@ -10,11 +10,12 @@ from machinectl_py.cli.machine_options import (
     SETTINGS_OPTION,
     Target,
     find_init,
+    find_path,
     make_machine,
     read_values,
+    resolve_name,
     setting_options,
     settle,
-    warn,
 )
 from machinectl_py.config.merge import from_options
 from machinectl_py.config.option import Option
@@ -26,8 +27,10 @@ from machinectl_py.errors import (
     UnsupportedError,
 )
 from machinectl_py.images import store
+from machinectl_py.images.pick import base_name
+from machinectl_py.images.records import find_machine
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
-from machinectl_py.log import shows_info
+from machinectl_py.log import shows_info, warn
 from machinectl_py.managers.choose import systemd_runs
 from machinectl_py.runtime.foreground import follow_foreground
 
@@ -94,6 +97,8 @@ def _run(arguments: Arguments) -> int:
     if arguments.flag("cleanup"):
         return _clean_up(target.name)
     values = read_values(arguments, target, lenient=True)
+    if _is_marked(arguments, target) and not values.flag("ephemeral"):
+        values.values["read_only"] = True
     keep_unit = values.flag("keep_unit")
     if keep_unit and not systemd_runs():  # no unit to be kept: the cgroup is ours all the same
         values.values["keep_unit"] = False
@@ -154,6 +159,14 @@ def _take_user(arguments: Arguments) -> None:
     arguments.values.setdefault("uid", arguments.text("user"))
 
 
+def _is_marked(arguments: Arguments, target: Target) -> bool:
+    """Say whether the root was found by the machine's name, and is marked read-only."""
+    given = any(map(arguments.given, ("directory", "image")))
+    if given or target.machine is not None or not arguments.given("machine"):
+        return False
+    return os.path.exists(target.root) and store.is_read_only(target.root)
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
@@ -194,14 +207,16 @@ def _find(arguments: Arguments) -> Target:
     elif template and not root:
         raise ConfigError("--template= needs --directory= or --machine=")
     elif not root and name:
+        if find_machine(name):
+            return resolve_name(arguments, name, tuple(arguments.words))
         root = store.find_root(name)
-    root = os.path.realpath(root or os.getcwd())
-    return settle(arguments, name or _name_of(root), root, tuple(arguments.words))
+    given, root = find_path(root or os.getcwd(), image=bool(image))
+    return settle(arguments, name or _name_of(given), root, tuple(arguments.words), given)
 
 
 def _name_of(root: str) -> str:
     """Return the name that a root gives its machine; what no name may hold is left out."""
-    base = os.path.basename(root).removesuffix(".raw") or os.uname().nodename
+    base = base_name(root).removesuffix(".raw") or os.uname().nodename
     name = "".join(letter for letter in base if store.is_valid_name(f"a{letter}a"))
     name = name.strip("-.")[:64].rstrip("-.")
     if not store.is_valid_name(name):

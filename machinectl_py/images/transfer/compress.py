@@ -23,6 +23,7 @@ class Format(Record):
     programs: tuple[str, ...]  # the best first
     package: str  # of Debian, that has the last of the programs
     packing: tuple[str, ...] = ()  # options
+    unpacking: tuple[tuple[str, str], ...] = ()  # the same of single programs
 
     def unpacker(self) -> tuple[str, ...]:
         """Return the command that undoes it, from standard input to standard output.
@@ -30,7 +31,9 @@ class Format(Record):
         Raises:
             UnsupportedError: its program is not installed.
         """
-        return (find_program(*self.programs, package=self.package), "-dc")
+        program = find_program(*self.programs, package=self.package)
+        own = dict(self.unpacking).get(os.path.basename(program), "")
+        return (program, "-dc", own) if own else (program, "-dc")
 
     def packer(self) -> tuple[str, ...]:
         """Return the command that compresses standard input to standard output.
@@ -49,6 +52,7 @@ FORMATS = (
         programs=("pigz", "gzip"),
         package="gzip",
         packing=("-n",),  # neither name nor time: the same tree gives the same file
+        unpacking=(("pigz", "-p1"),),  # more threads only pass blocks to each other here
     ),
     Format(
         name="bzip2",
@@ -64,6 +68,7 @@ FORMATS = (
         programs=("xz",),
         package="xz-utils",
         packing=("-T0",),
+        unpacking=(("xz", "-T0"),),  # of several blocks, as xz -T0 makes them
     ),
     Format(
         name="zstd",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import time
 
@@ -32,13 +31,7 @@ if TYPE_CHECKING:
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROGRAMS = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")  # hier(7)
-_NAMESPACES = (
-    const.CLONE_NEWNS
-    | const.CLONE_NEWPID
-    | const.CLONE_NEWNET
-    | const.CLONE_NEWIPC
-    | const.CLONE_NEWUTS
-)
+_NAMESPACES = const.CLONE_NEWNS | const.CLONE_NEWNET | const.CLONE_NEWIPC | const.CLONE_NEWUTS
 _SEALED = const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV
 _NOT_EXECUTED = 127
 _TRIES = 1000
@@ -51,6 +44,8 @@ class Tool(Record):
     stdin: int  # descriptors; -1 for nothing to read
     stdout: int  # -1 joins the errors
     capabilities: int = 0  # mask
+    environment: tuple[tuple[str, str], ...] = ()  # besides PATH and a plain locale
+    directory: str = ""  # of the root, to be in
 
 
 class Place(Record):
@@ -68,10 +63,11 @@ def find_program(*names: str, package: str) -> str:
         UnsupportedError: none is.
     """
     for name in names:
-        path = shutil.which(name, path=_PATH)
-        if path is not None:
-            return path
-    raise UnsupportedError(f"{names[0]} is not installed", f"Run 'apt-get install {package}'.")
+        for directory in _PATH.split(":"):
+            path = f"{directory}/{name}"
+            if os.access(path, os.X_OK) and os.path.isfile(path):
+                return path
+    raise UnsupportedError(f"{names[-1]} is not installed", f"Run 'apt-get install {package}'.")
 
 
 class World(Record):
@@ -79,6 +75,8 @@ class World(Record):
 
     places: tuple[Place, ...] = ()
     user_namespace: int = -1  # descriptor of the one they run in, as its uid 0; -1: the caller's
+    files: tuple[tuple[str, str], ...] = ()  # small ones: (path in the root, content)
+    processes: bool = True  # a PID namespace of their own, and /proc; not for locks that name PIDs
 
 
 class Confinement:
@@ -104,7 +102,8 @@ class Confinement:
         self.told, tell = os.pipe2(os.O_CLOEXEC)
         parent = os.pidfd_open(os.getpid())
         _wait_for_ended_threads()
-        self.pid, self.pidfd = clone3(_NAMESPACES)
+        processes = const.CLONE_NEWPID if world.processes else 0
+        self.pid, self.pidfd = clone3(_NAMESPACES | processes)
         if self.pid == 0:
             _die_with(parent)
             writes = [write for _, write in pipes]
@@ -195,9 +194,15 @@ def _enter_root(world: World) -> None:
     os.chdir("/proc")
     for name, target in aliases:
         os.symlink(target, name)
-    # glibc before 2.39 wants it for fchmodat(3); nothing but their own processes is in it.
-    proc = make_filesystem("proc", (("subset", "pid"),), _SEALED | const.MOUNT_ATTR_NOEXEC)
-    for place in (*found, Place(name="proc", mount=proc), *world.places):
+    for name, text in world.files:
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        with open(name, "w", encoding="utf-8") as file:
+            file.write(text)
+    if world.processes:
+        # glibc before 2.39 wants it for fchmodat(3); nothing but their own processes is in it.
+        proc = make_filesystem("proc", (("subset", "pid"),), _SEALED | const.MOUNT_ATTR_NOEXEC)
+        found.append(Place(name="proc", mount=proc))
+    for place in (*found, *world.places):
         if place.directory:
             os.mkdir(place.name, 0o755)
         else:
@@ -230,13 +235,15 @@ def _start(tool: Tool, errors: int, user_namespace: int) -> int:
         for number, fd in enumerate(high):
             os.dup2(fd, number)
         process.close_range(3, on_exec=True)
+        process.set_parent_death_signal(signal.SIGKILL)  # where PID 1 takes nobody with it
+        os.chdir(f"/{tool.directory}")
         if user_namespace >= 0:
             setns(user_namespace, const.CLONE_NEWUSER)
             become_root()
         process.set_no_new_privileges()
         limit_capabilities(tool.capabilities)
         words = (os.path.basename(tool.command[0]), *tool.command[1:])  # as it calls itself
-        os.execve(tool.command[0], words, {"PATH": _PATH, "LC_ALL": "C"})
+        os.execve(tool.command[0], words, {"PATH": _PATH, "LC_ALL": "C", **dict(tool.environment)})
     except BaseException as error:  # noqa: BLE001 - the output is the only way out of here
         os.write(2, f"{tool.command[0]}: {error}\n".encode())
     finally:

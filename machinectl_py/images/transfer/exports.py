@@ -9,6 +9,7 @@ from machinectl_py.errors import ConflictError, DeniedError, NotFoundError, Unsu
 from machinectl_py.images import store
 from machinectl_py.images.aside import lock_path
 from machinectl_py.images.interruption import Interruption
+from machinectl_py.images.records import find_machine
 from machinectl_py.images.transfer import compress
 from machinectl_py.images.transfer.job import Job
 from machinectl_py.images.transfer.output import written
@@ -42,11 +43,13 @@ def export_tar(name: str, path: str, progress: Progress, *, format_: str = "") -
 
     chosen = compress.choose(format_, path)
     store.check_name(name)
-    root, is_directory = _find(name)
-    if not is_directory:
-        raise UnsupportedError(f"{root} is a disk image", "'pymachine export-raw' writes those.")
-    with _held(name, root) as lock, Interruption() as interruption, written(path) as output:
-        pack(root, output, chosen, Job(progress, interruption, lock))
+    with opened(name) as (root, is_directory, lock):
+        if not is_directory:
+            raise UnsupportedError(
+                f"{root} is a disk image", "'pymachine export-raw' writes those."
+            )
+        with Interruption() as interruption, written(path) as output:
+            pack(root, output, chosen, Job(progress, interruption, lock))
 
 
 def export_raw(name: str, path: str, progress: Progress, *, format_: str = "") -> None:
@@ -58,11 +61,40 @@ def export_raw(name: str, path: str, progress: Progress, *, format_: str = "") -
 
     chosen = compress.choose(format_, path)
     store.check_name(name)
-    image, is_directory = _find(name)
-    if is_directory:
-        raise UnsupportedError(f"{image} is a directory", "'pymachine export-tar' archives those.")
-    with _held(name, image) as lock, Interruption() as interruption, written(path) as output:
-        pack(image, output, chosen, Job(progress, interruption, lock))
+    with opened(name) as (image, is_directory, lock):
+        if is_directory:
+            raise UnsupportedError(
+                f"'{name}' is no disk image", "'pymachine export-tar' archives trees."
+            )
+        with Interruption() as interruption, written(path) as output:
+            pack(image, output, chosen, Job(progress, interruption, lock))
+
+
+@contextmanager
+def opened(name: str) -> Iterator[tuple[str, bool, int]]:
+    """Give a path of a machine, or else an image, whether it is a directory, and its lock.
+
+    Raises:
+        NotFoundError: there is neither.
+        DeniedError: the caller is not root.
+        ConflictError: somebody changes it, or it runs.
+    """
+    machine = find_machine(name)
+    if machine is None:
+        root, is_directory = _find(name)
+        with _held(name, root) as lock:
+            yield root, is_directory, lock
+        return
+    from machinectl_py.images.drivers import root_of
+    from machinectl_py.images.held import Stopped
+    from machinectl_py.images.machine_view import open_machine
+
+    with Stopped(name) as stopped:
+        if machine.driver == "reflink":
+            yield root_of("reflink", machine.base, machine.own), False, stopped.lock
+            return
+        with open_machine(machine) as root:
+            yield root, True, stopped.lock
 
 
 def _find(name: str) -> tuple[str, bool]:

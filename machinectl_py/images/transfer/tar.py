@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from machinectl_py.errors import ConflictError, PymachineError, UnsupportedError
+from machinectl_py.errors import ConflictError, PymachineError
 from machinectl_py.images import store
 from machinectl_py.images.transfer.confine import Place, Tool, World, find_program
 from machinectl_py.images.transfer.flow import (
@@ -40,27 +40,21 @@ _TREE = "tree"
 # and sees ("trusted."); xattr(7).
 WRITER = parse_names(("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SYS_ADMIN"))
 # To read every file, also with O_NOATIME.
-_READER = parse_names(("DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"))
+READER = parse_names(("DAC_READ_SEARCH", "FOWNER", "SYS_ADMIN"))
 _READ = const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV
-# ACLs are attributes among the others ("system.posix_acl_access"), with ids as numbers. With --acls
-# tar(1) writes them as text besides, which other programs read; unpacking, it would take them away
-# where there is no such text, as in what systemd exports.
+# ACLs are attributes among the others ("system.posix_acl_access"), with ids as numbers, as in what
+# systemd exports. By --acls tar(1) would write them as text besides, with a look at each file, and,
+# unpacking, take them away where there is no such text.
 _ATTRIBUTES = ("--xattrs", "--xattrs-include=*")
 
 
-def program() -> str:
-    """Return the path of GNU tar.
+def _program() -> str:
+    """Return the path of GNU tar, which is "gtar" where another one is "tar".
 
     Raises:
         UnsupportedError: it is not installed.
     """
-    import subprocess
-
-    path = find_program("gtar", "tar", package="tar")
-    shown = subprocess.run([path, "--version"], check=False, capture_output=True)
-    if b"GNU tar" not in shown.stdout:
-        raise UnsupportedError(f"{path} is not GNU tar", "Run 'apt-get install tar'.")
-    return path
+    return find_program("gtar", "tar", package="tar")
 
 
 def unpack(
@@ -85,7 +79,7 @@ def unpack(
         OSError: with the path.
     """
     command = (
-        *(program(), "--extract", "--file=-", f"--directory=/{_TREE}"),
+        *(_program(), "--extract", "--file=-", f"--directory=/{_TREE}"),
         *("--preserve-permissions", "--same-owner", "--numeric-owner", *_ATTRIBUTES),
         *("--ignore-zeros", "--blocking-factor=128", "--read-full-records"),
     )
@@ -117,15 +111,24 @@ def lift_tree(root: str) -> None:
     entries = os.listdir(root)
     if len(entries) != 1 or not _is_system(f"{root}/{entries[0]}"):
         return
+    lift(root, entries[0])
+
+
+def lift(root: str, name: str) -> None:
+    """Make a directory what the directory that holds it is, with all that is in it.
+
+    Raises:
+        OSError: with the path.
+    """
     inner = f"{root}/.{os.urandom(8).hex()}"
-    os.rename(f"{root}/{entries[0]}", inner)
+    os.rename(f"{root}/{name}", inner)
     status = os.stat(inner)
     for entry in os.listdir(inner):
         os.rename(f"{inner}/{entry}", f"{root}/{entry}")
     os.chown(root, status.st_uid, status.st_gid)
     os.chmod(root, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(inner):
-        os.setxattr(root, name, os.getxattr(inner, name))
+    for attribute in os.listxattr(inner):
+        os.setxattr(root, attribute, os.getxattr(inner, attribute))
     os.rmdir(inner)
     os.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))
 
@@ -135,6 +138,15 @@ def _is_system(path: str) -> bool:
     if not stat.S_ISDIR(os.stat(path, follow_symlinks=False).st_mode):
         return False
     return store.has_os_release(path)
+
+
+def take_tree(root: str) -> int:
+    """Return a detached mount of a tree; one that is seen by way of its descriptor is that already.
+
+    Before Linux 6.15 no copy of such a mount can be made.
+    """
+    name = root.removeprefix("/proc/self/fd/")
+    return os.dup(int(name)) if name != root else open_tree(root, recursive=False)
 
 
 def pack(root: str, output: int, format_: Format | None, job: Job) -> None:
@@ -154,7 +166,7 @@ def pack(root: str, output: int, format_: Format | None, job: Job) -> None:
         OSError: with the path.
     """
     command = (
-        *(program(), "--create", "--file=-", f"--directory=/{_TREE}"),
+        *(_program(), "--create", "--file=-", f"--directory=/{_TREE}"),
         *("--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"),
         *(
             "--numeric-owner",
@@ -166,11 +178,11 @@ def pack(root: str, output: int, format_: Format | None, job: Job) -> None:
         ),
         *("--warning=no-file-ignored", "--blocking-factor=128", "."),  # sockets are of no use
     )
-    tree = open_tree(root, recursive=False)
+    tree = take_tree(root)
     try:
         namespace = _unshift(tree, root)
         set_attributes(tree, _READ, recursive=False)
-        reader = Tool(command=command, stdin=-1, stdout=output, capabilities=_READER)
+        reader = Tool(command=command, stdin=-1, stdout=output, capabilities=READER)
         world = World(places=(Place(name=_TREE, mount=tree),), user_namespace=namespace)
         try:
             _write(reader, world, output, format_, job)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Unpacking:
     """A source on its way through the tools that undo its compression.
 
-    What comes out of them is counted on the way to the reader, so that no archive unpacks to more
-    than the limit; what a file holds uncompressed is known before.
+    With a limit, what comes out of them is counted on the way to the reader; what a file holds
+    uncompressed is known before.
     """
 
     def __init__(self, source: Source, limit: int, job: Job) -> None:
@@ -58,7 +58,11 @@ class Unpacking:
             out, write = wide_pipe()
             self._given.append(write)
             self.tools = (Tool(command=unpacker, stdin=into, stdout=write),)
-            into = self._pump(out, b"", limit)
+            if limit:
+                into = self._pump(out, b"", limit)
+            else:
+                into = out
+                self._given.append(out)
         self.output = into
 
     def _pump(self, source: int, first: bytes, limit: int) -> int:

@@ -13,9 +13,9 @@ from machinectl_py.kernel import mount as kernel_mount
 from machinectl_py.kernel.filesystem import make_filesystem
 from machinectl_py.kernel.mount_options import split_options
 from machinectl_py.kernel.paths import open_in_root
-from machinectl_py.plan.step import Step
+from machinectl_py.plan.step import MovableStep, Step
 from machinectl_py.plan.steps.custom_mounts import slot_of
-from machinectl_py.plan.steps.overlay import by_name
+from machinectl_py.plan.steps.overlay import by_name, unprivileged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _MEMORY = (("source", "tmpfs"), ("mode", "0755"), ("size", "25%"), ("nr_inodes",
 VOLATILE_STATE = "mode=0755,size=25%,nr_inodes=1m"
 
 
-class MakeVolatileRoot(Step):
+class MakeVolatileRoot(MovableStep):
     """Cover the root with an empty one in memory, of which only /usr is the old, read-only."""
 
     name = "make-volatile-root"
@@ -54,6 +54,8 @@ class MakeVolatileRoot(Step):
         kernel_mount.set_attributes(tree, const.MOUNT_ATTR_RDONLY)
         memory = make_filesystem("tmpfs", _MEMORY, const.MOUNT_ATTR_STRICTATIME)
         os.mkdir("usr", 0o755, dir_fd=memory)
+        if self.place == "supervisor":
+            _give_away(context.number("id-base"), memory, "usr")
         kernel_mount.move_mount(memory, below)
         place = os.open("usr", _DIRECTORY, dir_fd=memory)
         kernel_mount.move_mount(tree, place)
@@ -61,51 +63,52 @@ class MakeVolatileRoot(Step):
             os.close(fd)
 
 
-class OverlayRoot(Step):
-    """Cover the root with an overlay, so that all that is written goes elsewhere."""
+class OverlayRoot(MovableStep):
+    """Cover the root with an overlay, so that all that is written goes to memory."""
 
     name = "overlay-root"
     man = "fsconfig(2)"
     because = "before the pivot, which takes what is on top"
 
     root: str
-    layer: str = ""  # directory with upper/ and work/; "" for one in memory
-    scratch: str = ""  # a directory of the host that is not needed while this is made
+    scratch: str  # a directory of the host that is not needed while this is made
     nodev: bool = False  # as the file systems of an image: an overlay does not inherit it
 
     def describe(self) -> str:
         """Return the act."""
-        return f"cover {self.root} with an overlay, written to {self.layer or 'memory'}"
+        return f"cover {self.root} with an overlay, written to memory"
 
     def command(self) -> str:
         """Return the shell's way."""
-        layers = f"lowerdir={self.root},upperdir={self.layer}/upper,workdir={self.layer}/work"
-        return f"mount -t overlay -o {layers} overlay {self.root}"
+        layers = f"lowerdir={self.root},upperdir=…/upper,workdir=…/work"
+        return f"mount -t tmpfs tmpfs … && mount -t overlay -o {layers} overlay {self.root}"
 
     def apply(self, context: Context) -> None:
-        """Make it; a layer in memory must be mounted somewhere until it has been taken up."""
-        below = os.open(self.root, _DIRECTORY)
-        layer = os.open(self.layer or self.scratch, _DIRECTORY)
-        if not self.layer:
-            memory = make_filesystem("tmpfs", _MEMORY, const.MOUNT_ATTR_STRICTATIME)
-            kernel_mount.move_mount(memory, layer)
-            make_layer(memory, below)
-            os.close(layer)
-            layer = memory
-        upper = by_name(self.layer or self.scratch) or f"/proc/self/fd/{layer}"
+        """Make it; the memory must be mounted somewhere until it has been taken up."""
+        below, scratch = os.open(self.root, _DIRECTORY), os.open(self.scratch, _DIRECTORY)
+        memory = make_filesystem("tmpfs", _MEMORY, const.MOUNT_ATTR_STRICTATIME)
+        kernel_mount.move_mount(memory, scratch)
+        make_layer(memory, below)
+        upper = by_name(self.scratch) or f"/proc/self/fd/{memory}"
         options = (
             ("source", "overlay"),
             ("lowerdir", by_name(self.root) or f"/proc/self/fd/{below}"),
             ("upperdir", f"{upper}/upper"),
             ("workdir", f"{upper}/work"),
+            *unprivileged(),
         )
         attributes = const.MOUNT_ATTR_NODEV if self.nodev else 0
         tree = make_filesystem("overlay", options, attributes)
         kernel_mount.move_mount(tree, below)
-        if not self.layer:
-            kernel_mount.umount2(self.scratch, const.MNT_DETACH)
-        for fd in (below, layer, tree):
+        kernel_mount.umount2(self.scratch, const.MNT_DETACH)
+        for fd in (below, scratch, memory, tree):
             os.close(fd)
+
+
+def _give_away(base: int, directory: int, name: str) -> None:
+    """Give a directory and one in it to root of a machine."""
+    for entry in (".", name):
+        os.chown(entry, base, base, dir_fd=directory)
 
 
 def make_layer(directory: int, like: int) -> None:
@@ -117,7 +120,7 @@ def make_layer(directory: int, like: int) -> None:
     os.chmod("upper", status.st_mode & 0o7777, dir_fd=directory)
 
 
-class EnterDirectory(Step):
+class EnterDirectory(MovableStep):
     """Make a directory of the root the root, and show the old one in it."""
 
     name = "enter-directory"
@@ -153,7 +156,7 @@ class EnterDirectory(Step):
             os.close(fd)
 
 
-class CoverRoot(Step):
+class CoverRoot(MovableStep):
     """Cover the root with the mount that the user wants there."""
 
     name = "cover-root"
@@ -174,7 +177,7 @@ class CoverRoot(Step):
 
     def apply(self, context: Context) -> None:
         """Attach it, apart from what happens to its source."""
-        tree = context.number(slot_of("/"))
+        tree = context.take(slot_of("/"))
         attributes = const.MOUNT_ATTR_RDONLY if self.read_only else 0
         kernel_mount.set_attributes(tree, attributes, propagation=const.MS_PRIVATE)
         place = os.open(self.root, _DIRECTORY)

@@ -16,7 +16,7 @@ from machinectl_py.kernel.idmap import IdMaps, map_tree
 from machinectl_py.kernel.mount_options import split_options
 from machinectl_py.kernel.paths import make_in_root, open_in_root
 from machinectl_py.plan.bind_maps import bind_maps
-from machinectl_py.plan.step import Step
+from machinectl_py.plan.step import MovableStep, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _owner(fd: int) -> tuple[int, int]:
     return status.st_uid, status.st_gid
 
 
-class CloneInside(Step):
+class CloneInside(MovableStep):
     """Take a detached copy of a path of the root, to be the root itself."""
 
     name = "clone-inside"

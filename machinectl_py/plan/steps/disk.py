@@ -186,7 +186,7 @@ class AttachLoops(Step):
                 offset=partition.offset,
                 size=partition.size,
                 read_only=self.read_only or partition.read_only,
-                block_size=self.sector_size if self.sector_size != 512 else 0,
+                block_size=self.sector_size,
             )
         except FileNotFoundError as error:
             raise UnsupportedError(

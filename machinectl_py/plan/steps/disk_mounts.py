@@ -11,7 +11,7 @@ from machinectl_py.kernel import mount as kernel_mount
 from machinectl_py.kernel.chown_tree import move_tree
 from machinectl_py.kernel.idmap import map_tree
 from machinectl_py.kernel.paths import make_in_root, open_in_root
-from machinectl_py.plan.step import Step
+from machinectl_py.plan.step import MovableStep, Step
 from machinectl_py.plan.steps.users import delegated
 from machinectl_py.plan.users import root_maps
 
@@ -192,7 +192,7 @@ class ChownPartitions(Step):
             move_tree(f"/proc/self/fd/{context.number(slot)}/.", context.number("id-base"))
 
 
-class AttachPartition(Step):
+class AttachPartition(MovableStep):
     """Attach a partition at its place below the root."""
 
     name = "attach-partition"
@@ -219,7 +219,7 @@ class AttachPartition(Step):
 
     def apply(self, context: Context) -> None:
         """Attach it; a boot partition without a free place stays away, as with systemd-nspawn."""
-        tree = context.number(self.slot)
+        tree = context.take(self.slot)
         if tree < 0:
             return
         root = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

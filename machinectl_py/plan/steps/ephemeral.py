@@ -52,6 +52,40 @@ class MakeLayer(Step):
         remove_tree(self.layer)
 
 
+class OwnMachine(Step):
+    """Note that the machine was made for this start alone."""
+
+    name = "own-machine"
+    place = "launcher"
+    man = "unlink(2)"
+    because = "whoever undoes it finds what has to go: the machine's record and its layer"
+    lifetime = "host"
+
+    record: str
+    layer: str
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"own {self.record} and {self.layer}, which go with the machine"
+
+    def apply(self, context: Context) -> None:
+        """Do nothing: the verb has made them."""
+
+    def undo(self, context: Context) -> None:
+        """Remove the record, which makes the machine no more, then what it wrote."""
+        from machinectl_py.kernel import btrfs
+        from machinectl_py.kernel.statfs import is_subvolume
+
+        try:
+            os.unlink(self.record)
+        except FileNotFoundError:
+            pass
+        tree = f"{self.layer}/tree"
+        if os.path.isdir(tree) and is_subvolume(tree):
+            btrfs.delete(tree)
+        remove_tree(self.layer)
+
+
 class LockSnapshot(Step):
     """Take the lock of a snapshot, so that others see that it is in use."""
 

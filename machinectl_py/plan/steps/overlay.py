@@ -6,10 +6,15 @@ import errno
 import os
 
 from machinectl_py.kernel import const
+from machinectl_py.kernel import mount as kernel_mount
+from machinectl_py.kernel.file_ids import FileIds
 from machinectl_py.kernel.filesystem import make_filesystem
+from machinectl_py.kernel.idmap import map_tree
+from machinectl_py.kernel.namespaces import in_user_namespace
 from machinectl_py.kernel.paths import make_in_root, open_in_root
 from machinectl_py.kernel.remove_tree import remove_tree
-from machinectl_py.plan.step import Step
+from machinectl_py.plan.bind_maps import bind_maps
+from machinectl_py.plan.step import MovableStep, Step
 from machinectl_py.plan.steps.custom_mounts import slot_of
 
 TYPE_CHECKING = False
@@ -29,6 +34,14 @@ def by_name(path: str) -> str:
     Overlayfs unescapes colons and backslashes, but commas cannot be told before Linux 6.5.
     """
     return "" if "," in path else path.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def unprivileged() -> tuple[tuple[str, str], ...]:
+    """Return the options of an overlay that root of a user namespace may write to.
+
+    It cannot set the attributes of files by which overlayfs tells what was removed or moved.
+    """
+    return (("userxattr", ""),) if in_user_namespace() else ()
 
 
 class MakeTemporaries(Step):
@@ -110,7 +123,7 @@ class MakeWorkDirectories(Step):
                 os.close(parent)
 
 
-class MakeOverlay(Step):
+class MakeOverlay(MovableStep):
     """Make an overlay of directories, as a detached mount."""
 
     name = "make-overlay"
@@ -123,6 +136,9 @@ class MakeOverlay(Step):
     upper: str = ""
     work: str = ""
     read_only: bool = False
+    owned: str = ""  # a layer of the host that is given to root of the machine: it is new
+    mapped: int = 0  # ids of the machine that the host's in its layers are shown as; 0 maps none
+    scratch: str = ""  # a directory of the host to mount mapped layers on
 
     def label(self) -> str:
         """Return the step's own name."""
@@ -130,7 +146,12 @@ class MakeOverlay(Step):
 
     def describe(self) -> str:
         """Return the act."""
-        return f"fsmount overlay {','.join(self._words())}"
+        mapped = ", the host's ids mapped" if self.mapped else ""
+        return f"fsmount overlay {','.join(self._words())}{mapped}"
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the slot of the range that files in the overlay are to belong to."""
+        return ("id-base",) if self.place == "supervisor" else ()
 
     def _words(self) -> list[str]:
         upper = [f"upperdir={self.upper}", f"workdir={self.work}"] if self.upper else []
@@ -146,15 +167,19 @@ class MakeOverlay(Step):
 
     def apply(self, context: Context) -> None:
         """Make it."""
+        base = context.number("id-base") if self.needed_slots() else 0
+        if self.owned:
+            os.chown(self.owned, base, base)
         held: list[int] = []
         try:
-            lower = ":".join(self._layer(path, held) for path in reversed(self.lower))
-            options = [("source", "overlay"), ("lowerdir", lower)]
+            lower = ":".join(self._layer(path, base, held) for path in reversed(self.lower))
+            options = [("source", "overlay"), ("lowerdir", lower), *unprivileged()]
             if self.upper:
-                options.append(("upperdir", self._layer(self.upper, held)))
-                options.append(("workdir", self._layer(self.work, held)))
+                upper, work = self._upper(base, held)
+                options += [("upperdir", upper), ("workdir", work)]
             attributes = const.MOUNT_ATTR_RDONLY if self.read_only else 0
-            tree = make_filesystem("overlay", tuple(options), attributes)
+            with FileIds(base):
+                tree = make_filesystem("overlay", tuple(options), attributes)
         except OSError as error:
             if error.errno == errno.ELOOP:  # it says "too many symbolic links"
                 raise OSError(errno.ELOOP, "a layer lies in another", self.target) from error
@@ -164,8 +189,43 @@ class MakeOverlay(Step):
                 os.close(fd)
         context.give(slot_of(self.target), tree)
 
-    def _layer(self, path: str, held: list[int]) -> str:
-        """Return how the kernel is told a layer; opened are those that it could not be by name."""
+    def _upper(self, base: int, held: list[int]) -> tuple[str, str]:
+        """Return how the kernel is told the upper layer and the work directory, on one mount."""
+        if not self._is_mapped(self.upper):
+            return self._plain(self.upper, held), self._plain(self.work, held)
+        directory, _, name = self.upper.rpartition("/")
+        tree = self._map(directory or "/", base, held)
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        held.append(os.open(name, flags, dir_fd=tree))
+        held.append(os.open(os.path.basename(self.work), flags, dir_fd=tree))
+        if not os.path.samestat(os.fstat(held[-2]), os.stat(self.upper)):
+            raise OSError(errno.EINVAL, "an upper layer cannot be a mount point", self.upper)
+        return f"/proc/self/fd/{held[-2]}", f"/proc/self/fd/{held[-1]}"
+
+    def _is_mapped(self, path: str) -> bool:
+        return bool(self.mapped) and not path.startswith("+") and path != self.owned
+
+    def _map(self, path: str, base: int, held: list[int]) -> int:
+        """Return a descriptor of a directory through which the host's ids are the machine's."""
+        tree = kernel_mount.open_tree(path, recursive=False)
+        held.append(tree)
+        if maps := bind_maps("idmap", base, self.mapped):
+            map_tree(tree, maps)
+        # Before Linux 6.15 a layer must be in our mount namespace; one may cover the other there.
+        place = os.open(self.scratch, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            kernel_mount.move_mount(tree, place)
+        finally:
+            os.close(place)
+        return tree
+
+    def _layer(self, path: str, base: int, held: list[int]) -> str:
+        """Return how the kernel is told a layer; opened is what it could not be told by name."""
+        if self._is_mapped(path):
+            return f"/proc/self/fd/{self._map(path, base, held)}"
+        return self._plain(path, held)
+
+    def _plain(self, path: str, held: list[int]) -> str:
         inside = path.startswith("+")
         if not inside and (name := by_name(path)):
             return name

@@ -7,7 +7,7 @@ import os
 from machinectl_py.kernel import const, process
 from machinectl_py.kernel import mount as kernel_mount
 from machinectl_py.kernel.paths import make_in_root
-from machinectl_py.plan.step import Step
+from machinectl_py.plan.step import MovableStep, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Everybody can reach it on every host, so PID 1, nobody there, can mount the root on it.
 ANCHOR = "/sys"
 ROOT_TREE = "mount:root"  # slot of a detached mount that shall be the root
+COMPOSED_TREE = "mount:composed"  # the same, of all that the root is made up of
 
 _SEALED = const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC
 
@@ -113,13 +114,18 @@ class BindRoot(Step):
         kernel_mount.mount("", self.root, flags=const.MS_PRIVATE | const.MS_REC)
 
 
-class AttachRoot(Step):
+class AttachRoot(MovableStep):
     """Mount the root where it can be pivoted to."""
 
     name = "attach-root"
     man = "move_mount(2)"
     because = "pivot_root wants a mount point, in this mount namespace"
-    takes = (ROOT_TREE,)
+
+    tree: str = ROOT_TREE  # slot of the detached mount
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the slot of the mount."""
+        return (self.tree,)
 
     def describe(self) -> str:
         """Return the act."""
@@ -128,7 +134,7 @@ class AttachRoot(Step):
     def apply(self, context: Context) -> None:
         """Attach it."""
         place = os.open(ANCHOR, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        tree = context.number(ROOT_TREE)
+        tree = context.take(self.tree)
         kernel_mount.move_mount(tree, place)
         for fd in (place, tree):
             os.close(fd)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
     from machinectl_py.plan.users import RootOwnership
 
+_WHOLE = "/run/host"  # where systemd-nspawn has them too, while it starts a container
 _HELPER_PID = 300  # of a process that is gone before the payload: 2 is the stub init's command
 
 
@@ -196,22 +197,37 @@ class MakeApiMounts(Step):
     gives = ("proc", "sysfs")
 
     own_network: bool
+    nesting: bool = False  # another sysfs, see `ShowWhole`
+
+    def given_slots(self) -> tuple[str, ...]:
+        """Return the slots, with that of another sysfs."""
+        return (*self.gives, "whole-sysfs") if self.nesting else self.gives
 
     def describe(self) -> str:
         """Return the act."""
-        return "fsmount proc and sysfs, as detached mounts"
+        return (
+            "fsmount proc and sysfs, as detached mounts; of a sysfs that is denied open_tree /sys"
+        )
 
     def apply(self, context: Context) -> None:
         """Make both by a short-lived process there."""
-        proc, sysfs = filesystem.make_filesystems_in(
+        proc, sysfs, *more = filesystem.make_filesystems_in(
             context.number("leader-pidfd"),
             const.CLONE_NEWNET if self.own_network else 0,
-            ("proc", "sysfs"),
+            ("proc", "sysfs", *(("sysfs",) if self.nesting else ())),
             const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC,
             pid=_HELPER_PID,
+            optional="sysfs",
         )
+        if sysfs < 0:  # we are in a user namespace, and our own /sys is no whole one
+            sysfs = kernel_mount.open_tree("/sys")
+            kernel_mount.set_attributes(sysfs, propagation=const.MS_PRIVATE)
+            if self.own_network:
+                context.warn("The machine's /sys/class/net has the host's links")
         context.give("proc", proc)
         context.give("sysfs", sysfs)
+        for another in more:
+            context.give("whole-sysfs", another)
 
 
 class OwnUnixExport(Step):
@@ -274,6 +290,27 @@ class AttachProc(Step):
         """Attach it."""
         os.makedirs("/proc", exist_ok=True)
         attach(context, "proc", "/proc")
+
+
+class ShowWhole(Step):
+    """Keep a proc and a sysfs that nothing covers, for what is root of user namespaces inside."""
+
+    name = "show-whole"
+    man = "mount_namespaces(7)"
+    because = "in a user namespace the kernel mounts others only where a whole one is mounted"
+    takes = ("whole-sysfs",)
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"bind /proc on {_WHOLE}/proc, mount a whole sysfs on {_WHOLE}/sys"
+
+    def apply(self, context: Context) -> None:
+        """Mount both; there is no sysfs where we may make none ourselves."""
+        os.mkdir(f"{_WHOLE}/proc", 0o755)
+        kernel_mount.mount("/proc", f"{_WHOLE}/proc", flags=const.MS_BIND)
+        if context.number("whole-sysfs") >= 0:
+            os.mkdir(f"{_WHOLE}/sys", 0o755)
+            attach(context, "whole-sysfs", f"{_WHOLE}/sys")
 
 
 class AwaitOutside(Step):

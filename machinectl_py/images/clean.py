@@ -1,0 +1,69 @@
+"""Removing many images at once, as `machinectl clean` does."""
+
+from __future__ import annotations
+
+from machinectl_py.errors import PymachineError
+from machinectl_py.images import store, sweep
+from machinectl_py.images.aside import is_made_aside
+from machinectl_py.images.care import remove_image, unmark
+from machinectl_py.images.held import ImageLock
+from machinectl_py.images.listing import disk_usage
+from machinectl_py.images.machines import remove_machine
+from machinectl_py.images.records import machine_names
+from machinectl_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Removed(Record):
+    """An image or machine that is gone, or that could not go."""
+
+    name: str
+    usage: int = 0  # bytes that it took
+    problem: str = ""  # why it is still there
+
+
+def clean(busy: frozenset[str], *, everything: bool) -> Iterator[Removed]:
+    """Remove the hidden images, and yield what was removed.
+
+    Args:
+        busy: paths that machines use which run.
+        everything: remove all machines and images too that are not in use.
+
+    Raises:
+        OSError: with the path.
+    """
+    if everything:
+        for name in machine_names():
+            yield _remove(name, 0, lambda name=name: remove_machine(name))
+    for name, path in store.image_paths(hidden=True):
+        if path.startswith("/usr/") or path in busy:
+            continue
+        usage = disk_usage(path)
+        if name.startswith("."):
+            if not is_made_aside(name):
+                yield _remove(name, usage, lambda path=path: _remove_hidden(path))
+        elif everything:
+            yield _remove(name, usage, lambda name=name: remove_image(name))
+
+
+def _remove(name: str, usage: int, act: object) -> Removed:
+    assert callable(act)
+    try:
+        act()
+    except PymachineError as error:
+        return Removed(name=name, problem=error.message)
+    return Removed(name=name, usage=usage)
+
+
+def _remove_hidden(path: str) -> None:
+    """Remove a hidden image that nobody holds.
+
+    Raises:
+        ConflictError: somebody does.
+    """
+    with ImageLock(path):
+        unmark(path)
+        sweep.remove_any(path)
