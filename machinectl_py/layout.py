@@ -20,6 +20,10 @@ STORE_DIR = "/var/lib/pymachine"
 RECORDS_DIR = f"{STORE_DIR}/machines"
 LAYERS_DIR = f"{STORE_DIR}/layers"
 REMOVED_DIR = f"{STORE_DIR}/tmp"
+# Managed networks: definitions, leases, and what is of those that are up.
+NETWORK_DEFINITIONS_DIR = "/etc/pymachine/networks"
+NETWORK_LEASES_DIR = f"{STORE_DIR}/networks"
+NETWORKS_DIR = f"{RUN_DIR}/networks"
 
 
 def machine_dir(name: str) -> str:

@@ -30,6 +30,7 @@ from machinectl_py.layout import SERVICE
 from machinectl_py.log import warn
 from machinectl_py.managers.choose import has_machined, manager_kind
 from machinectl_py.plan.facts import probe_facts
+from machinectl_py.plan.host_files import host_machine_id
 from machinectl_py.plan.mount_facts import probe_mounts
 from machinectl_py.plan.network_facts import probe_network
 from machinectl_py.plan.root_facts import default_users, image_users
@@ -444,6 +445,6 @@ def _make_machine(
             users=spec.users,
             mounts=probe_mounts(spec, view.tree),
             image=view.image,
-            network=probe_network(spec.network),
+            network=probe_network(spec.network, host_machine_id()),
         )
     return spec, facts

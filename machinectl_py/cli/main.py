@@ -52,6 +52,9 @@ VERBS: dict[str, dict[str, str]] = {
         "shell": "shell",
         "login": "login",
     },
+    "Networks": {
+        "network": "network",
+    },
     "Images": {
         "search": "search",
         "pull": "pull",

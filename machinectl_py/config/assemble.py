@@ -50,7 +50,7 @@ _COMMAND_STOP_SIGNAL = 15
 # Any of these makes the network namespace private.
 _LINKS = (
     *("network_veth", "network_bridge", "network_zone", "network_interface"),
-    *("network_macvlan", "network_ipvlan", "network_veth_extra"),
+    *("network_macvlan", "network_ipvlan", "network_veth_extra", "network_managed"),
 )
 
 
@@ -249,13 +249,15 @@ def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
     if path and linked:
         raise ConfigError("--network-namespace-path= goes with no other option of the network")
     bridge, zone = values.get("network_bridge", ""), values.get("network_zone", "")
+    managed = values.get("network_managed", "")
     return NetworkSpec(
         kind="path" if path else kind,
         namespace_path=path,
-        veth=values.flag("network_veth") or bool(bridge or zone),
+        veth=values.flag("network_veth") or bool(bridge or zone or managed),
         address=_hardware_address(environment.get("SYSTEMD_NSPAWN_NETWORK_MAC", "")),
         bridge=bridge,
         zone=zone,
+        managed=managed,
         interfaces=values.get("network_interface", ()),
         macvlan=values.get("network_macvlan", ()),
         ipvlan=values.get("network_ipvlan", ()),
@@ -343,6 +345,8 @@ def check(spec: MachineSpec) -> None:
     ambient_all = spec.ambient and spec.ambient & spec.capabilities != spec.ambient
     rules = (
         (network.bridge and network.zone, "--network-bridge= and --network-zone="),
+        (network.managed and network.bridge, "--network= and --network-bridge="),
+        (network.managed and network.zone, "--network= and --network-zone="),
         (network.ports and network.kind != "private", "--port= and the host's network"),
         (rootfs.ephemeral and rootfs.template, "--ephemeral and --template="),
         (rootfs.template and rootfs.image, "--template= and --image="),

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from machinectl_py.config import id_values, mount_values, network_values, values
+from machinectl_py.config import (
+    id_values,
+    managed_network,
+    mount_values,
+    network_values,
+    values,
+)
 from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, Rlimit, TmpfsMount
 from machinectl_py.config.words import join_words, split_words
 
@@ -44,6 +50,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "chown": id_values.chown,
     "interface": network_values.interface,
     "zone": network_values.zone,
+    "network-name": managed_network.check_name,
     "interface-pair": network_values.interface_pair,
     "macvlan-pair": network_values.macvlan_pair,
     "ipvlan-pair": network_values.ipvlan_pair,

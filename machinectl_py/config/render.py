@@ -66,6 +66,7 @@ def spec_values(spec: MachineSpec, capability_names: tuple[str, ...]) -> dict[st
         "network_veth_extra": network.veth_extra,
         "network_bridge": network.bridge or None,
         "network_zone": network.zone or None,
+        "network_managed": network.managed or None,
         "ports": network.ports,
         "capability": names(spec.capabilities),
         "drop_capability": tuple(

@@ -166,6 +166,7 @@ class NetworkSpec(Record):
     address: str = ""  # of the link layer, of the veth inside; "" is one made of its name
     bridge: str = ""  # the veth's host end is a port of this bridge
     zone: str = ""  # …of the bridge vz-ZONE, made and removed by need
+    managed: str = ""  # …of the bridge of this managed network
     interfaces: tuple[NetworkPair, ...] = ()
     macvlan: tuple[NetworkPair, ...] = ()
     ipvlan: tuple[NetworkPair, ...] = ()

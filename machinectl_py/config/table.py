@@ -340,6 +340,12 @@ _NETWORK = (
         "zone", "network-zone", "Zone",
         "a virtual link in the bridge vz-NAME, made and removed by need", value="NAME",
     ),
+    Setting(
+        field="network_managed", kind="network-name", group="network", name="--network",
+        value="NAME", optional_value="default", section="X-Network", key="Network",
+        masks="network", privileged=True,
+        help="a managed network: addresses, routes and names are there at once",
+    ),
     _network(
         "port", "port", "Port",
         "forward ports of the host", short="-p", many=True,

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_ENODEV = 19
+_EEXIST, _ENODEV = 17, 19
+_IFA_F_NODAD = 0x02  # <linux/if_addr.h>
 _NETLINK_ROUTE = 0  # <linux/netlink.h>
 _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100  # <linux/rtnetlink.h>
 _MACVLAN_MODE_BRIDGE, _IPVLAN_MODE_L2 = 4, 0  # <linux/if_link.h>
@@ -84,13 +85,67 @@ def add_veth(
     return _create(name, kind="veth", peer=far, **near, **_hardware(address))
 
 
-def add_bridge(name: str) -> int:
+def add_bridge(name: str, address: str = "") -> int:
     """Make a bridge, which is down, and return its index.
+
+    Args:
+        name: of the bridge.
+        address: of the link layer; with "" it is that of one of its ports.
 
     Raises:
         OSError: EEXIST if there is a link of that name.
     """
-    return _create(name, kind="bridge")
+    return _create(name, kind="bridge", **_hardware(address))
+
+
+def add_address(index: int, address: str, prefix: int) -> None:
+    """Give a link an address, if it has it not yet; without looking for another who has it.
+
+    Args:
+        index: of the link.
+        address: IPv4 or IPv6.
+        prefix: its length in bits.
+
+    Raises:
+        OSError: ENODEV if there is no such link, EACCES if IPv6 is off on it.
+    """
+    more = {"flags": _IFA_F_NODAD} if ":" in address else {}
+    _unless_there(
+        "RTM_NEWADDR",
+        f"{address}/{prefix}",
+        lambda route: route.addr("add", index=index, address=address, prefixlen=prefix, **more),
+    )
+
+
+def add_default_route(index: int, gateway: str) -> None:
+    """Have what is for nobody near go to a router, unless there is such a route.
+
+    Raises:
+        OSError: ENETUNREACH if the router is not near.
+    """
+    family = _socket.AF_INET6 if ":" in gateway else _socket.AF_INET
+    _unless_there(
+        "RTM_NEWROUTE",
+        f"default via {gateway}",
+        lambda route: route.route("add", dst="default", gateway=gateway, oif=index, family=family),
+    )
+
+
+def destinations() -> tuple[str, ...]:
+    """Return where the routes of all tables lead to, as in "10.0.0.0/8"; "0.0.0.0/0" by default."""
+    found = set()
+    for message in _ask("RTM_GETROUTE", "routes", lambda route: route.get_routes()):
+        default = "::" if message["family"] == _socket.AF_INET6 else "0.0.0.0"  # noqa: S104
+        found.add(f"{message.get_attr('RTA_DST') or default}/{message['dst_len']}")
+    return tuple(sorted(found))
+
+
+def _unless_there(call: str, subject: str, request: Callable[[Any], Any]) -> None:
+    try:
+        _ask(call, subject, request)
+    except OSError as error:
+        if error.errno != _EEXIST:
+            raise
 
 
 def add_macvlan(name: str, address: str, *, parent: int, pid: int) -> None:

@@ -8,7 +8,7 @@ from machinectl_py.errors import ConfigError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.plan.ports import CgroupManager, ManagerKind
+    from machinectl_py.plan.ports import CgroupManager, ManagerKind, ServiceRunner
 
 _SYSTEM_BUS = "/run/dbus/system_bus_socket"
 # By precedence; systemd.unit(5). A unit that is masked is a link to /dev/null.
@@ -78,6 +78,17 @@ def manager_of(kind: str) -> CgroupManager:
     from machinectl_py.managers.systemd import SystemdManager
 
     return SystemdManager()
+
+
+def service_runner() -> ServiceRunner:
+    """Return who runs services on this host."""
+    if systemd_runs():
+        from machinectl_py.managers.systemd_service import SystemdServices
+
+        return SystemdServices()
+    from machinectl_py.managers.embedded_service import EmbeddedServices
+
+    return EmbeddedServices()
 
 
 def choose(name: str, keep_unit: bool) -> CgroupManager:

@@ -75,7 +75,7 @@ class SystemdManager:
                     (-1, None),
                 ],
             )
-            _wait_job(bus, unit, job)
+            wait_job(bus, unit, job)
         except BusError as error:
             # Ours all the same if systemd was restarted between our call and its answer.
             if error.name != "UnitExists" or not _holds(bus, unit, request.pids, root):
@@ -172,7 +172,7 @@ def _find_root() -> str:
         ) from error
 
 
-def _wait_job(bus: Bus, unit: str, job: bytes) -> None:
+def wait_job(bus: Bus, unit: str, job: bytes) -> None:
     """Wait for a job's end, which the private socket tells without a subscription."""
     deadline = time.monotonic() + _JOB_TIMEOUT
     while True:
@@ -189,7 +189,7 @@ def _wait_job(bus: Bus, unit: str, job: bytes) -> None:
         )
 
 
-def _state(bus: Bus, unit: str) -> str:
+def unit_state(bus: Bus, unit: str) -> str:
     """Return a unit's ActiveState, "" if systemd does not know it."""
     try:
         bus.call("GetUnit", "s", unit)  # reading a property would load the unit
@@ -209,7 +209,7 @@ def _cgroup(bus: Bus, unit: str, root: str) -> str:
 
 def _holds(bus: Bus, unit: str, pids: tuple[int, ...], root: str) -> bool:
     """Say whether one of these processes lives in the unit."""
-    if _state(bus, unit) != "active":
+    if unit_state(bus, unit) != "active":
         return False
     cgroup = _cgroup(bus, unit, root)
     return bool(cgroup) and any(pid in cgroupfs.pids(cgroup, recursive=True) for pid in pids)
@@ -221,7 +221,7 @@ def _let_go(bus: Bus, unit: str, root: str) -> None:
     Raises:
         ConflictError: processes live in it, and systemd is not stopping them.
     """
-    state = _state(bus, unit)
+    state = unit_state(bus, unit)
     if state == "failed":
         _ignore_missing(bus, "ResetFailedUnit", "s", unit)
     elif state == "active":
@@ -234,7 +234,7 @@ def _let_go(bus: Bus, unit: str, root: str) -> None:
 
 
 def _remove(bus: Bus, unit: str, deadline: float) -> None:
-    if not _state(bus, unit):
+    if not unit_state(bus, unit):
         return
     cgroup = _cgroup(bus, unit, _find_root())
     if cgroup and cgroupfs.contains(cgroup, os.getpid()):
@@ -245,7 +245,7 @@ def _remove(bus: Bus, unit: str, deadline: float) -> None:
     if cgroup and not cgroupfs.wait_empty(cgroup, max(0.0, deadline - time.monotonic())):
         left = ", ".join(map(str, cgroupfs.pids(cgroup, recursive=True)))
         raise PymachineError(f"Processes in {unit} do not die: {left}")
-    while state := _state(bus, unit):
+    while state := unit_state(bus, unit):
         if state == "failed":
             _ignore_missing(bus, "ResetFailedUnit", "s", unit)
         elif state == "inactive":

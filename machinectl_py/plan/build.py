@@ -103,6 +103,7 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
         *build_network.check_names(spec),
+        *build_network.define(facts),
         *build_root.prepare(spec, facts),
         *build_mounts.prepare(spec, facts),
         *build_users.hold_range(spec, facts),
@@ -269,6 +270,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         steps.append(root.RemountReadOnly(target="/sys"))
     steps += build_mounts.attach(spec, facts, "late")
     steps += build_identity.host_files(spec, facts)
+    steps += build_network.resolver(spec, facts)
     steps += build_identity.attach_journal(spec, facts)
     steps += build_users.lock_mounts(spec)
     steps += _own_proc(spec)

@@ -37,7 +37,8 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
         raise ConfigError(f"{path} is no network namespace")
     if spec.network.ports and not facts.network.nft:
         raise UnsupportedError("Ports are forwarded by nft, which is missing", "Install nftables.")
-    link = _link_here(spec)
+    _check_managed(spec, facts)
+    link = _link_here(spec, facts)
     if spec.network.ports and set(link) & _NFT_MARKS:
         raise ConfigError(f"The name {link} cannot stand in a rule of nftables")
     if mixed := _parents(spec.network.macvlan) & _parents(spec.network.ipvlan):
@@ -51,7 +52,7 @@ def _check_rights(spec: MachineSpec, facts: HostFacts) -> None:
     """Refuse what takes CAP_NET_ADMIN, which a machine with the host's network lacks."""
     network = spec.network
     pairs = network.interfaces or network.macvlan or network.ipvlan or network.veth_extra
-    connects = bool(network.veth or pairs)
+    connects = bool(network.veth or network.managed or pairs)
     # Root of a user namespace of the machine's own has it for a network that is not connected.
     own = spec.private_network and spec.users.mode == "no"
     if (connects and not facts.network.may_connect) or (own and not facts.network.may_set_up):
@@ -59,6 +60,43 @@ def _check_rights(spec: MachineSpec, facts: HostFacts) -> None:
             "To set up a machine's network takes CAP_NET_ADMIN, which we lack in this one",
             "If this is a machine, boot it with a network of its own, as by --network-veth.",
         )
+
+
+def _check_managed(spec: MachineSpec, facts: HostFacts) -> None:
+    name, found = spec.network.managed, facts.network
+    if not name:
+        return
+    if found.managed is None:
+        raise NotFoundError(
+            f"There is no network '{name}'", f"'pymachine network create {name}' makes it."
+        )
+    if not found.nft:
+        raise UnsupportedError("Managed networks need nft, which is missing", "Install nftables.")
+    if not found.dnsmasq:
+        raise UnsupportedError(
+            "Managed networks are served by dnsmasq, which is missing",
+            "Install dnsmasq-base (on other systems than Debian: dnsmasq).",
+        )
+
+
+def define(facts: HostFacts) -> tuple[Step, ...]:
+    """Return the launcher's step that defines a network which was proposed."""
+    if facts.network.managed is None or facts.network.is_defined:
+        return ()
+    from machinectl_py.plan.steps.managed_network import DefineNetwork
+
+    return (DefineNetwork(network=facts.network.managed),)
+
+
+def resolver(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the step that has the machine ask the resolver of its managed network."""
+    managed = facts.network.managed
+    if managed is None or spec.resolv_conf != "auto":
+        return ()
+    from machinectl_py.plan.steps.resolver import WriteResolver
+
+    boots = spec.payload.kind == "boot"
+    return (WriteResolver(servers=managed.gateways(), domain=managed.name, boots=boots),)
 
 
 def check_names(spec: MachineSpec) -> tuple[Step, ...]:
@@ -85,7 +123,8 @@ def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *_veth(spec, facts),
         *_extra(spec, facts),
         *_children(spec, facts),
-        *_ports(spec),
+        *_ports(spec, facts),
+        *_set_addresses(facts),
     )
 
 
@@ -93,7 +132,10 @@ def await_links(spec: MachineSpec) -> tuple[Step, ...]:
     """Return what PID 1 does before it executes the payload."""
     names = _inside_names(spec)
     is_watched = bool(spec.network.ports)
-    return (links.AwaitLinks(links=names, is_watched=is_watched),) if names or is_watched else ()
+    if not names and not is_watched:
+        return ()
+    is_addressed = bool(spec.network.managed)
+    return (links.AwaitLinks(links=names, is_watched=is_watched, is_addressed=is_addressed),)
 
 
 def _inside_names(spec: MachineSpec) -> tuple[str, ...]:
@@ -116,13 +158,16 @@ def _moved(spec: MachineSpec) -> tuple[Step, ...]:
     return (links.HoldNetwork(machine=spec.name), *move)
 
 
-def _bridge(spec: MachineSpec) -> str:
+def _bridge(spec: MachineSpec, facts: HostFacts) -> str:
     """Return the bridge that the host's link is a port of, or ""."""
+    if facts.network.managed:
+        return facts.network.managed.bridge
     return f"vz-{spec.network.zone}" if spec.network.zone else spec.network.bridge
 
 
 def _long_name(spec: MachineSpec) -> str:
-    return f"{'vb' if _bridge(spec) else 've'}-{spec.name}"
+    network = spec.network
+    return f"{'vb' if network.bridge or network.zone or network.managed else 've'}-{spec.name}"
 
 
 def _host_name(spec: MachineSpec) -> str:
@@ -134,20 +179,52 @@ def _veth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     network, host_id = spec.network, facts.files.machine_id
     if not network.veth:
         return ()
-    bridge = _bridge(spec)
+    bridge = _bridge(spec, facts)
     name, wanted = _host_name(spec), _long_name(spec)
     veth = links.AddVeth(
         host=name,
         alternative=wanted if name != wanted else "",
         host_address=link_names.stable_address(host_id, spec.name, link_names.HOST_KEY),
         inside=_PRIMARY,
-        inside_address=network.address
-        or link_names.stable_address(host_id, spec.name, link_names.INSIDE_KEY),
+        inside_address=_inside_address(spec, facts),
         bridge=bridge,
         is_zone=bool(network.zone),
         is_primary=True,
     )
+    if facts.network.managed:
+        return (*_enter(spec, facts), veth)
     return (links.MakeZone(bridge=bridge), veth) if network.zone else (veth,)
+
+
+def _inside_address(spec: MachineSpec, facts: HostFacts) -> str:
+    """Return the link-layer address of the machine's end; one of a managed network has one."""
+    host_id = facts.files.machine_id or ("0" * 32 if spec.network.managed else "")
+    stable = link_names.stable_address(host_id, spec.name, link_names.INSIDE_KEY)
+    return spec.network.address or stable
+
+
+def _enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    from machinectl_py.plan.steps.managed_network import EnterNetwork
+
+    managed = facts.network.managed
+    assert managed
+    return (
+        EnterNetwork(
+            machine=spec.name,
+            network=managed,
+            mac=_inside_address(spec, facts),
+            host_id=facts.files.machine_id,
+        ),
+    )
+
+
+def _set_addresses(facts: HostFacts) -> tuple[Step, ...]:
+    """Return what gives the machine its addresses: once those who wait for them are ready."""
+    if facts.network.managed is None:
+        return ()
+    from machinectl_py.plan.steps.managed_network import SetAddresses
+
+    return (SetAddresses(network=facts.network.managed, inside=_PRIMARY),)
 
 
 def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -166,16 +243,16 @@ def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
 
 
-def _link_here(spec: MachineSpec) -> str:
+def _link_here(spec: MachineSpec, facts: HostFacts) -> str:
     """Return the link of the host by which it reaches the machine, or ""."""
-    return (_bridge(spec) or _host_name(spec)) if spec.network.veth else ""
+    return (_bridge(spec, facts) or _host_name(spec)) if spec.network.veth else ""
 
 
-def _ports(spec: MachineSpec) -> tuple[Step, ...]:
+def _ports(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     network = spec.network
     if not network.ports:
         return ()
-    link = _link_here(spec)
+    link = _link_here(spec, facts)
     inside = _PRIMARY if network.veth else ""
     return (
         forward_ports.ForwardPorts(

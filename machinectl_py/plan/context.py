@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from machinectl_py.plan.ports import CgroupManager, Registrar
+    from machinectl_py.plan.ports import CgroupManager, Registrar, ServiceRunner
 
     SlotValue = int | str
 
@@ -47,6 +47,7 @@ class Hooks:
 
     manager: Callable[[str], CgroupManager]  # by its name
     registrar: Callable[[], Registrar]
+    services: Callable[[], ServiceRunner]
     fork_supervisor: Callable[[], int]  # returns its PID, in the launcher alone
     become_init: Callable[[], NoReturn]  # the newborn child goes on as init wrapper
     publish: Callable[[], None]  # write the machine's state for other verbs

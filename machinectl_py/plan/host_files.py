@@ -34,9 +34,14 @@ def probe_files() -> HostFiles:
         resolv_conf=os.path.exists("/etc/resolv.conf"),
         localtime=localtime,
         localtime_file=not localtime and os.path.isfile("/etc/localtime"),
-        machine_id=_read("/etc/machine-id").strip(),
+        machine_id=host_machine_id(),
         journal_remote=_find_journal_remote(),
     )
+
+
+def host_machine_id() -> str:
+    """Return the host's machine ID, "" if it has none."""
+    return _read("/etc/machine-id").strip()
 
 
 def _find_journal_remote() -> str:

@@ -13,6 +13,8 @@ INSIDE_KEY = bytes.fromhex("c3c4f919b557b21ce6cf1427039ceea2")
 EXTRA_HOST_KEY = bytes.fromhex("48c7f6b7ea9d4c9eb728d4de91d5bf66")
 EXTRA_INSIDE_KEY = bytes.fromhex("af501761cef94d35840d2b2054bece59")
 MACVLAN_KEY = bytes.fromhex("00136dbc66834481bb0cf9511f24a66f")
+# Ours: of the bridges of managed networks.
+BRIDGE_KEY = bytes.fromhex("a2c1e0f95b7d4a3e8f60d2b4c6a81357")
 _NAME_KEY = bytes.fromhex("e190a404a8ef4b518cccc33a9f11fca2")
 
 _NAME_MAX = 15  # IFNAMSIZ - 1 of <linux/if.h>

@@ -49,6 +49,28 @@ if TYPE_CHECKING:
         def unregister(self, name: str, leader: int) -> None:
             """Take the machine out if it is still that of this leader; nothing if it is gone."""
 
+    class ServiceRunner(Protocol):
+        """Who runs what outlives the supervisors: `managers/{systemd,embedded}_service.py`."""
+
+        def start(self, request: ServiceRequest) -> None:
+            """Start the service and wait until it serves; where it runs, have it read its files.
+
+            Raises:
+                PymachineError: it does not start; the line says why.
+            """
+
+        def stop(self, name: str) -> None:
+            """End it, and wait until it has ended; nothing if it does not run."""
+
+
+class ServiceRequest(Record):
+    """A daemon that goes into the background once it serves, and reads its files at SIGHUP."""
+
+    name: str  # of the unit, without ".service"
+    description: str
+    command: tuple[str, ...]
+    pid_file: str
+
 
 class CgroupRequest(Record):
     """A cgroup to be made for a machine."""

@@ -57,6 +57,7 @@ _STEPS = {
     "forward-journal": "journal_forward.ForwardJournal",
     "make-zone": "links.MakeZone",
     "add-veth": "links.AddVeth",
+    "enter-network": "managed_network.EnterNetwork",
     "hold-network": "links.HoldNetwork",
     "move-link": "links.MoveLink",
     "forward-ports": "forward_ports.ForwardPorts",

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 def make_hooks() -> Hooks:
     """Return hooks with the managers and the registrar, which undoing needs."""
-    from machinectl_py.managers.choose import manager_of
+    from machinectl_py.managers.choose import manager_of, service_runner
 
     hooks = Hooks()
     hooks.manager = manager_of
+    hooks.services = service_runner
     hooks.registrar = _registrar
     return hooks
 

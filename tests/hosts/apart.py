@@ -33,7 +33,7 @@ def private_mounts() -> None:
 
 def private_state() -> None:
     """Hide the images and the state of machines that are here already, and ours from them."""
-    for path in ("/run/pymachine", "/run/systemd/nspawn", *STORES):
+    for path in ("/run/pymachine", "/run/systemd/nspawn", "/etc/pymachine", *STORES):
         Path(path).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path], check=True)
 

@@ -27,6 +27,7 @@ MACHINE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "iproute2", "pro
 HOST = (
     *MACHINE,
     *("systemd-container", "udev", "kmod", "polkitd", "nftables", "strace", "runc"),
+    *("dnsmasq-base", "busybox"),
     *("e2fsprogs", "btrfs-progs", "xfsprogs", "erofs-utils", "squashfs-tools", "fdisk"),
     *("python3", "python3-pytest", "python3-hypothesis"),
     *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),

@@ -81,7 +81,7 @@ class _PutFile(Step):
                 raise FileNotFoundError(errno.ENOENT, "No such file on the host", self.source)
             self._put(tree)
         except OSError as error:
-            _pass_over(context, error, self.target)
+            pass_over(context, error, self.target)
         if tree >= 0:
             os.close(tree)
 
@@ -164,7 +164,7 @@ class RemoveFile(Step):
         except FileNotFoundError:
             pass
         except OSError as error:
-            _pass_over(context, error, self.target)
+            pass_over(context, error, self.target)
 
 
 class LinkTimezone(_PutFile):
@@ -226,7 +226,8 @@ def zone_of(link: str) -> str:
     return ""
 
 
-def _pass_over(context: Context, error: OSError, target: str) -> None:
+def pass_over(context: Context, error: OSError, target: str) -> None:
+    """Tell of a file that cannot be put there, unless the root means it so."""
     if error.errno not in _MEANT:
         context.warn(f"{target} stays as it is: {error.strerror}")
 
@@ -279,10 +280,32 @@ def _open_regular(parent: int, name: str) -> int:
         os.close(handle)
 
 
+def write_regular(path: str, text: bytes) -> None:
+    """Write a regular file of the root, made if there is none.
+
+    Raises:
+        OSError: ELOOP, a link is there; EINVAL, something else; EROFS.
+    """
+    parent, name = _parent(path)
+    try:
+        _write(_open_regular(parent, name), text)
+    finally:
+        os.close(parent)
+
+
 def _write(fd: int, text: bytes) -> None:
     with open(fd, "wb") as file:
         file.write(text)
         os.fchown(fd, 0, 0)
+
+
+def bind_tree(tree: int, target: str) -> None:
+    """Attach the detached mount `tree` on a file, read-only.
+
+    Raises:
+        OSError: there is a link, or the root refuses.
+    """
+    _bind(tree, target, follow=False)
 
 
 def _bind(tree: int, target: str, follow: bool) -> None:

@@ -66,17 +66,20 @@ class AwaitLinks(Step):
 
     links: tuple[str, ...]
     is_watched: bool = False  # the addresses are
+    is_addressed: bool = False  # addresses are set from outside
 
     def describe(self) -> str:
         """Return the act."""
         links = f"the links {', '.join(self.links)}" if self.links else ""
         watch = "the watch of addresses" if self.is_watched else ""
-        return f"wait for {' and '.join(filter(None, (links, watch)))}"
+        addresses = "the addresses" if self.is_addressed else ""
+        return f"wait for {' and '.join(filter(None, (links, addresses, watch)))}"
 
     def needed_slots(self) -> tuple[str, ...]:
         """Return a slot for each."""
         slots = tuple(link_slot(link) for link in self.links)
-        return (*slots, "addresses") if self.is_watched else slots
+        slots = (*slots, "addresses") if self.is_watched else slots
+        return (*slots, "network-ready") if self.is_addressed else slots
 
     def apply(self, context: Context) -> None:
         """Do nothing: the slots are filled."""

@@ -1,0 +1,183 @@
+"""`pymachine network`: managed networks are made, shown and removed."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from machinectl_py.cli.parse import closest
+from machinectl_py.cli.render import (
+    JSON_OPTIONS,
+    LEGEND_OPTION,
+    json_mode,
+    print_json,
+    print_table,
+    terminal_width,
+)
+from machinectl_py.config.managed_network import check_name, read_subnet_of
+from machinectl_py.config.option import Option
+from machinectl_py.errors import DeniedError, UsageError
+from machinectl_py.plan.host_files import host_machine_id
+from machinectl_py.plan.managed.definitions import definition_path, need_network, networks
+from machinectl_py.plan.managed.leases import read_leases
+from machinectl_py.plan.managed.members import read_members
+from machinectl_py.runtime.state import running_machines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from machinectl_py.cli.parse import Arguments
+    from machinectl_py.config.managed_network import ManagedNetwork
+
+USAGE = "network list|show NAME…|create NAME|delete NAME… [OPTION…]"
+SUMMARY = "Make, show and remove networks for machines"
+DETAILS = """\
+A machine is in one by 'boot --network=NAME': it has addresses, routes and a resolver before its
+init runs, and a name for the others. 'boot --network' takes the network 'default', which is made at
+its first use. A network is up while a machine is in it; networks are kept apart."""
+EXAMPLE = "pymachine network create lab --ipv4=10.20.30.1/24"
+OPTIONS = (
+    Option(
+        name="--ipv4",
+        value="ADDRESS/PREFIX",
+        help="create: the bridge's address with the subnet, or no; by default one that is free",
+    ),
+    Option(name="--ipv6", value="ADDRESS/PREFIX", help="create: the same of IPv6"),
+    Option(name="--no-nat", help="create: do not hide the machines behind the host's address"),
+    LEGEND_OPTION,
+    *JSON_OPTIONS,
+)
+COMMAND = -1
+_COLUMNS = ("network", "bridge", "ipv4", "ipv6", "nat", "machines")
+
+
+def run(arguments: Arguments) -> int:
+    """Do what the first word says."""
+    acts: dict[str, Callable[[Arguments, list[str]], None]] = {
+        "list": _list,
+        "show": _show,
+        "create": _create,
+        "delete": _delete,
+    }
+    if not arguments.words:
+        raise UsageError(f"'network' needs one of {', '.join(acts)}")
+    act, *names = arguments.words
+    if act not in acts:
+        raise UsageError(f"Unknown verb 'network {act}'" + closest(act, tuple(acts)))
+    for name in names:
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise UsageError(f"'{name}' is not valid: expected {error}") from error
+    running_machines()  # what a killed supervisor left goes first
+    acts[act](arguments, names)
+    return 0
+
+
+def _list(arguments: Arguments, names: list[str]) -> None:
+    if names:
+        raise UsageError("'network list' takes no names", "'network show' does.")
+    members = read_members()
+    rows: list[tuple[str, ...]] = []
+    for network in networks():
+        inside = sorted(member.machine for member in members.of(network.name))
+        nat = "yes" if network.nat else "no"
+        texts = (network.name, network.bridge, network.ipv4, network.ipv6, nat)
+        rows.append((*texts, " ".join(inside)))
+    if mode := json_mode(arguments):
+        print_json([_data(network) for network in networks()], mode)
+        return
+    legend = not arguments.flag("no-legend")
+    if rows:
+        heads = tuple(column.upper() for column in _COLUMNS)
+        print_table(heads, rows, legend=legend, width=terminal_width())
+    if legend:
+        sys.stdout.write(f"\n{len(rows)} networks listed.\n" if rows else "No networks.\n")
+
+
+def _data(network: ManagedNetwork) -> dict[str, object]:
+    """Return what there is to know of a network, for JSON."""
+    members = {member.machine for member in read_members().of(network.name)}
+    leases = sorted(read_leases(network.name), key=lambda lease: lease.number)
+    return {
+        "network": network.name,
+        "bridge": network.bridge,
+        "ipv4": network.ipv4 or None,
+        "ipv6": network.ipv6 or None,
+        "nat": network.nat,
+        "up": bool(read_members().find_up(network.name)),
+        "file": definition_path(network.name),
+        "leases": [
+            {
+                "machine": lease.machine,
+                "addresses": [subnet.at(lease.number) for subnet in network.subnets()],
+                "running": lease.machine in members,
+            }
+            for lease in leases
+        ],
+    }
+
+
+def _show(arguments: Arguments, names: list[str]) -> None:
+    if not names:
+        raise UsageError("'network show' needs the name of a network")
+    shown = [_data(need_network(name)) for name in names]
+    if mode := json_mode(arguments):
+        print_json(shown, mode)
+        return
+    for number, data in enumerate(shown):
+        sys.stdout.write("\n" if number else "")
+        leases = data.pop("leases")
+        for key, value in data.items():
+            text = {True: "yes", False: "no", None: "-"}.get(value, value)  # type: ignore[call-overload]
+            sys.stdout.write(f"{key:>10}: {text}\n")
+        rows: list[tuple[str, ...]] = [
+            (lease["machine"], " ".join(lease["addresses"]), "yes" if lease["running"] else "no")
+            for lease in leases  # type: ignore[attr-defined]
+        ]
+        if rows:
+            sys.stdout.write("\n")
+            print_table(("MACHINE", "ADDRESSES", "RUNNING"), rows, legend=True)
+
+
+def _create(arguments: Arguments, names: list[str]) -> None:
+    if len(names) != 1:
+        raise UsageError("'network create' takes the name of one network")
+    _require_root()
+    from machinectl_py.plan.managed.administer import create_network
+
+    network = create_network(
+        names[0],
+        host_machine_id(),
+        ipv4=_subnet(arguments, 4),
+        ipv6=_subnet(arguments, 6),
+        nat=not arguments.flag("no-nat"),
+    )
+    subnets = " and ".join(map(str, network.subnets()))
+    sys.stderr.write(f"Network '{network.name}' is defined: {subnets}.\n")
+
+
+def _subnet(arguments: Arguments, version: int) -> str | None:
+    if not arguments.given(f"ipv{version}"):
+        return None
+    text = arguments.text(f"ipv{version}")
+    try:
+        return read_subnet_of(version, text)
+    except ValueError as error:
+        raise UsageError(f"--ipv{version}={text}: expected {error}") from error
+
+
+def _delete(_arguments: Arguments, names: list[str]) -> None:
+    if not names:
+        raise UsageError("'network delete' needs the name of a network")
+    _require_root()
+    from machinectl_py.plan.managed.administer import delete_network
+
+    for name in names:
+        delete_network(name)
+
+
+def _require_root() -> None:
+    if os.geteuid():
+        raise DeniedError("Only root may change networks", "Try again with sudo.")

@@ -1,0 +1,65 @@
+"""The table of nftables that joins managed networks to the world, and keeps them apart; pure."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from machinectl_py.config.managed_network import ManagedNetwork
+
+TABLE = "inet pymachine-network"
+
+
+def render(networks: Iterable[ManagedNetwork]) -> str:
+    """Return the transaction that replaces the table by one for these; by none if there is none."""
+    networks = sorted(networks, key=lambda network: network.name)
+    start = f"add table {TABLE}\ndelete table {TABLE}\n"
+    if not networks:
+        return start
+    hidden = [network for network in networks if network.nat]
+    within = (f'"{network.bridge}" . "{network.bridge}"' for network in networks)
+    parts = (
+        _set("bridges", "ifname", (f'"{network.bridge}"' for network in networks)),
+        _set("hidden", "ifname", (f'"{network.bridge}"' for network in hidden)),
+        _set("within", "ifname . ifname", within),
+        _FORWARD,
+        _masquerading(hidden),
+    )
+    return f"{start}table {TABLE} {{\n{''.join(parts)}}}\n"
+
+
+def _set(name: str, kind: str, elements: Iterable[str]) -> str:
+    listed = ", ".join(elements)
+    filled = f"; elements = {{ {listed} }}" if listed else ""
+    return f"  set {name} {{ type {kind}{filled}; }}\n"
+
+
+# From one port of a bridge to another packets come here only with br_netfilter.
+_FORWARD = """\
+  chain forward {
+    type filter hook forward priority 0
+    oifname @bridges jump to-machines
+  }
+  chain to-machines {
+    ct state established,related accept
+    ct status dnat accept
+    iifname . oifname @within accept
+    iifname @bridges drop
+    oifname @hidden drop
+  }
+"""
+
+
+def _masquerading(networks: Iterable[ManagedNetwork]) -> str:
+    lines = []
+    for network in networks:
+        for subnet in network.subnets():
+            family = "ip" if subnet.version == 4 else "ip6"
+            net = f"{subnet.at(0)}/{subnet.prefix}"
+            lines.append(
+                f'    {family} saddr {net} {family} daddr != {net} oifname != "{network.bridge}"'
+                " masquerade\n"
+            )
+    head = "  chain postrouting {\n    type nat hook postrouting priority 100\n"
+    return f"{head}{''.join(lines)}  }}\n"

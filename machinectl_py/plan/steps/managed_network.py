@@ -1,0 +1,153 @@
+"""A machine in a managed network: docs/design/managed-network.md."""
+
+from __future__ import annotations
+
+from machinectl_py.config.managed_network import ManagedNetwork
+from machinectl_py.errors import ConflictError
+from machinectl_py.kernel import netdevice, rtnl
+from machinectl_py.kernel.namespaces import InNetwork
+from machinectl_py.plan.managed.definitions import (
+    NetworksLock,
+    definition_path,
+    need_network,
+    save_network,
+)
+from machinectl_py.plan.managed.forwarding import has_ipv6
+from machinectl_py.plan.step import Step
+from machinectl_py.plan.steps.links import link_slot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.plan.context import Context
+
+
+class DefineNetwork(Step):
+    """Write the definition of a network that has none yet: the default one, at its first use."""
+
+    name = "define-network"
+    place = "launcher"
+    man = ""
+    because = "a failing boot leaves at worst a definition, which the next one uses"
+    lifetime = "process"
+    takes = ("lock",)
+
+    network: ManagedNetwork
+
+    def describe(self) -> str:
+        """Return the act."""
+        subnets = " and ".join(map(str, self.network.subnets()))
+        return f"define the network {self.network.name}, {subnets}"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return f"pymachine network create {self.network.name}"
+
+    def apply(self, context: Context) -> None:
+        """Write it, unless somebody was faster; then it must be the same."""
+        with NetworksLock():
+            written = save_network(self.network)
+            if not written and need_network(self.network.name) != self.network:
+                raise ConflictError(
+                    f"The network '{self.network.name}' has just been defined otherwise",
+                    f"Try again; {definition_path(self.network.name)} holds it.",
+                )
+
+
+class EnterNetwork(Step):
+    """Have the machine in a managed network, which comes up if it is not."""
+
+    name = "enter-network"
+    place = "supervisor"
+    man = "dnsmasq(8), nft(8), bridge(8)"
+    because = "the machine's link is to be a port of the bridge; undone after that link is gone"
+    lifetime = "host"
+    takes = ("lock", "leader")
+    gives = ("network-number",)
+
+    machine: str
+    network: ManagedNetwork
+    mac: str  # of the machine's link
+    host_id: str
+    wanted: int = 0  # the number of its address; 0 for any
+
+    def describe(self) -> str:
+        """Return the act."""
+        network = self.network
+        subnets = ", ".join(map(str, network.subnets()))
+        return f"enter the network {network.name}: bridge {network.bridge} with {subnets}, dnsmasq"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        bridge = self.network.bridge
+        return f"ip link add {bridge} type bridge; dnsmasq --interface={bridge} …; nft -f …"
+
+    def prepare(self) -> None:
+        """Import the library."""
+        rtnl.preload()
+
+    def apply(self, context: Context) -> None:
+        """Enter it."""
+        from machinectl_py.plan.managed.in_use import InUse
+
+        with InUse(context.hooks.services, self.host_id) as in_use:
+            member = in_use.enter(self.network, self.machine, self.mac, self.wanted)
+            for warning in in_use.warnings:
+                context.warn(warning)
+        context.give("network-number", member.number)
+
+    def undo(self, context: Context) -> None:
+        """Leave it."""
+        from machinectl_py.plan.managed.in_use import InUse
+
+        with InUse(context.hooks.services) as in_use:
+            in_use.leave(self.machine)
+
+
+class SetAddresses(Step):
+    """Give the machine's link its addresses, and the machine its routes, from outside."""
+
+    name = "set-addresses"
+    place = "supervisor"
+    man = "rtnetlink(7)"
+    because = "a payload may have no DHCP client; one that has gets the same from dnsmasq"
+    takes = ("leader", "network-number")
+    gives = ("network-ready",)
+
+    network: ManagedNetwork
+    inside: str
+
+    def label(self) -> str:
+        """Return the name with that of the link."""
+        return f"{self.name} {self.inside}"
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the slots, with that of the link."""
+        return (*self.takes, link_slot(self.inside))
+
+    def describe(self) -> str:
+        """Return the act."""
+        gateways = " and ".join(self.network.gateways())
+        return f"set {self.inside} up, with the leased addresses, and routes by {gateways}"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        routes = "; ".join(f"ip route add default via {via}" for via in self.network.gateways())
+        return f"nsenter --target=LEADER --net ip address add ADDRESS dev {self.inside}; {routes}"
+
+    def prepare(self) -> None:
+        """Import the library."""
+        rtnl.preload()
+
+    def apply(self, context: Context) -> None:
+        """Set them."""
+        number = context.number("network-number")
+        with InNetwork(f"/proc/{context.number('leader')}/ns/net"):
+            netdevice.set_up(self.inside)
+            index = rtnl.index_of(self.inside)
+            for subnet, gateway in zip(
+                self.network.subnets(), self.network.gateways(), strict=True
+            ):
+                if subnet.version == 4 or has_ipv6():
+                    rtnl.add_address(index, subnet.at(number), subnet.prefix)
+                    rtnl.add_default_route(index, gateway)
+        context.give("network-ready", 1)

@@ -1,0 +1,85 @@
+"""The machine's resolv.conf(5), of a managed network."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from machinectl_py.kernel import mount as kernel_mount
+from machinectl_py.kernel.paths import open_in_root
+from machinectl_py.plan.step import Step
+from machinectl_py.plan.steps.host_files import bind_tree, pass_over, write_regular
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.plan.context import Context
+
+RESOLV_CONF = "/etc/resolv.conf"
+_DROP_IN = "/run/systemd/resolved.conf.d/pymachine.conf"
+_ASIDE = "/run/.pymachine-resolv.conf"
+
+
+class WriteResolver(Step):
+    """Have the machine ask the network's resolver."""
+
+    name = "write-resolver"
+    man = "resolv.conf(5)"
+    because = "after the custom mounts, which may have put another /etc there"
+
+    servers: tuple[str, ...]
+    domain: str
+    boots: bool  # an init, which may start systemd-resolved
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"write nameserver {', '.join(self.servers)} to {RESOLV_CONF}"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return f"echo nameserver {self.servers[0]} >{RESOLV_CONF}"
+
+    def apply(self, context: Context) -> None:
+        """Write it, or go on: it is a service to the machine."""
+        lines = [f"search {self.domain}", *(f"nameserver {server}" for server in self.servers)]
+        text = "".join(f"{line}\n" for line in lines).encode()
+        try:
+            _put(text)
+            if self.boots:
+                servers = " ".join(self.servers)
+                _make(_DROP_IN, f"[Resolve]\nDNS={servers}\nDomains={self.domain}\n".encode())
+        except OSError as error:
+            pass_over(context, error, RESOLV_CONF)
+
+
+def _put(text: bytes) -> None:
+    try:
+        write_regular(RESOLV_CONF, text)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link: into our own /run it is followed
+            target = os.path.normpath(os.path.join("/etc", os.readlink(RESOLV_CONF)))
+            if target.startswith("/run/"):
+                _make(target, text)
+        elif error.errno == errno.EROFS:
+            _cover(text)
+        else:
+            raise
+
+
+def _make(path: str, text: bytes) -> None:
+    """Write a file in /run, which is our own still; PID 1 has not begun."""
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    write_regular(path, text)
+
+
+def _cover(text: bytes) -> None:
+    """Bind a file over the one of a read-only root."""
+    write_regular(_ASIDE, text)
+    try:
+        tree = kernel_mount.open_tree(_ASIDE, recursive=False)
+        try:
+            os.close(open_in_root("/", RESOLV_CONF, os.O_PATH | os.O_NOFOLLOW))
+            bind_tree(tree, RESOLV_CONF)
+        finally:
+            os.close(tree)
+    finally:
+        os.unlink(_ASIDE)
