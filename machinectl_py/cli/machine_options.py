@@ -403,8 +403,9 @@ def _make_machine(
 ) -> tuple[MachineSpec, HostFacts]:
     ids = has_user_namespace(values, default=service == SERVICE)
     with view_root(target.root, root_spec(values), ids=ids) as view:
-        # systemd-nspawn looks for os-release only if it boots.
-        os_release = kind == "boot" or (service == SERVICE and view.image is None)
+        # systemd-nspawn looks for os-release only if it boots; we do in a directory that is given.
+        whole = view.image is None and view.inner == view.tree
+        os_release = kind == "boot" or (service == SERVICE and whole)
         _check_tree(view, os_release=os_release)
         if view.notice:
             warn(view.notice)
