@@ -154,15 +154,16 @@ def test_what_it_has_no_rights_for_is_refused_in_one_line(pymachine, outer_tree,
     reason="a machine of an image, with a network, in a machine: not yet", strict=False
 )
 def test_networks_in_it(pymachine, outer_tree, machine):
+    # A tree is given to the ranges of an outer machine, by its name.
+    images = outer_tree / "var/lib/machines"
+    subprocess.run(["cp", "-a", images / "inner", images / "fresh"], check=True)
     options = ("--network-veth", "--private-users-delegate=1")
     with booted(pymachine, outer_tree, machine, *options) as outer:
         run = ("run", "--pipe", "--network-veth", "--directory=/var/lib/machines/fresh")
-        copied_tree = outer.run("cp", "-a", "/var/lib/machines/inner", "/var/lib/machines/fresh")
-        assert copied_tree.returncode == 0, copied_tree
         for users in ("no", "pick"):
             shown = outer.shown(*run, f"--private-users={users}", "--", "ls", "/sys/class/net")
             assert shown.split() == ["host0", "lo"]
-        outer.run("rm", "-r", "/var/lib/machines/fresh")
+    shutil.rmtree(images / "fresh")
 
 
 def test_a_tree_of_ids_that_are_not_there_is_refused(pymachine, outer_tree, machine):
