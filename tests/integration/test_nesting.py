@@ -150,9 +150,6 @@ def test_what_it_has_no_rights_for_is_refused_in_one_line(pymachine, outer_tree,
             assert len(hint) == 1
 
 
-@pytest.mark.xfail(
-    reason="a machine of an image, with a network, in a machine: not yet", strict=False
-)
 def test_networks_in_it(pymachine, outer_tree, machine):
     # A tree is given to the ranges of an outer machine, by its name.
     images = outer_tree / "var/lib/machines"
