@@ -5,7 +5,7 @@ from __future__ import annotations
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel.chown_tree import BUSY_BASE
 from machinectl_py.kernel.idmap import same_maps
-from machinectl_py.plan.id_ranges import FOREIGN_BASE, SIZE
+from machinectl_py.plan.id_ranges import FOREIGN_BASE, OVERFLOW_ID, SIZE
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -124,6 +124,10 @@ def _check_chown(
         raise ConfigError(
             f"Owners can be changed to a range of {SIZE} ids that begins at a multiple of it,"
             f" not to {count} from {base} on"
+        )
+    if facts.in_user_namespace and facts.root.uid == OVERFLOW_ID:
+        raise ConfigError(
+            f"The files of {spec.root} belong to ids that this user namespace does not have"
         )
     own_range = spec.users.mode in ("fixed", "root") and facts.root.uid & ~(SIZE - 1) == base
     if not own_range and (spec.read_only or _is_read_only(facts)):

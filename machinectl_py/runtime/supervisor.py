@@ -5,11 +5,12 @@ Used by the forked supervisor, by the foreground `run`, and again for each reboo
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
 from machinectl_py.codec import encode
-from machinectl_py.errors import PymachineError
+from machinectl_py.errors import PymachineError, StepError
 from machinectl_py.kernel import cgroupfs
 from machinectl_py.kernel.process import pidfd_send_signal
 from machinectl_py.kernel.start_time import start_ticks
@@ -69,7 +70,11 @@ class Build:
             after(step)
 
         self.walk.after = meet_child
-        self.walk.run(start)
+        try:
+            self.walk.run(start)
+        except StepError as error:
+            self._raise_inside(error)
+            raise
         while not (self.executed and self.launcher_done):
             self.walk.turn()
         self._pass_on(self.context.warnings)
@@ -80,6 +85,13 @@ class Build:
         entries.sort(key=lambda entry: entry.index)
         text = encode([entry.to_data() for entry in entries])
         write_whole(f"{machine_dir(self.spec.name)}/trace.json", text)
+
+    def _raise_inside(self, error: StepError) -> None:
+        """Raise what PID 1 failed with, if our step failed since that is gone."""
+        inside = self.walk.peers.get("inside")
+        while error.errno == errno.ESRCH and inside and (received := inside.receive()):
+            if "failed" in received[0]:
+                raise failure(received[0]["failed"]) from error
 
     def _become_init(self) -> NoReturn:
         self._inside.close()

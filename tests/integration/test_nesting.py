@@ -150,16 +150,25 @@ def test_what_it_has_no_rights_for_is_refused_in_one_line(pymachine, outer_tree,
             assert len(hint) == 1
 
 
-@pytest.mark.xfail(
-    reason="a machine of an image, with a network, in a machine: not yet", strict=False
-)
 def test_networks_in_it(pymachine, outer_tree, machine):
+    # A tree is given to the ranges of an outer machine, by its name.
+    images = outer_tree / "var/lib/machines"
+    subprocess.run(["cp", "-a", images / "inner", images / "fresh"], check=True)
     options = ("--network-veth", "--private-users-delegate=1")
     with booted(pymachine, outer_tree, machine, *options) as outer:
-        for users in ((), ("-U",)):
-            image = "given" if users else "inner"  # as a directory: others stand on an image
-            run = ("run", "--pipe", "--network-veth", *users, "-D", f"/var/lib/machines/{image}")
-            assert outer.shown(*run, "--", "ls", "/sys/class/net").split() == ["host0", "lo"]
+        run = ("run", "--pipe", "--network-veth", "--directory=/var/lib/machines/fresh")
+        for users in ("no", "pick"):
+            shown = outer.shown(*run, f"--private-users={users}", "--", "ls", "/sys/class/net")
+            assert shown.split() == ["host0", "lo"]
+    shutil.rmtree(images / "fresh")
+
+
+def test_a_tree_of_ids_that_are_not_there_is_refused(pymachine, outer_tree, machine):
+    os.chown(outer_tree / "var/lib/machines/given", 5 << 16, 5 << 16)
+    with booted(pymachine, outer_tree, machine, "--private-users-delegate=1") as outer:
+        done = outer.pymachine("run", "-U", "-D", "/var/lib/machines/given", "--", "true")
+        assert done.returncode == 1
+        assert "belong to ids that this user namespace does not have" in done.stderr
 
 
 ROOTLESS = "unshare -Urpf --mount-proc ls /proc/1/ns/pid; unshare -Urnm mount -t sysfs x /mnt"

@@ -282,16 +282,15 @@ def test_show_refuses_an_unknown_property(pymachine, running):
     assert "Unknown property 'Leeder', did you mean Leader?" in done.stderr
 
 
-@pytest.mark.xfail(
-    reason="in a machine that has a clock of its own, the host's is shown: not yet", strict=False
-)
 def test_show_counts_uptime_from_the_machines_own_clock(look, running):
     (shown,) = look("show")
     with open("/proc/uptime") as file:
         here = float(file.read().split()[0])
+    # The machine's was set by the initial clock, from which this host may differ.
+    initial = here - procfs.boottime_offset(os.getpid()) / 1_000_000_000
     inside = shown["UptimeUSec"] / 1_000_000
-    assert inside == pytest.approx(here - 1, abs=0.9)
-    assert inside < here
+    assert inside == pytest.approx(initial - 1, abs=0.9)
+    assert inside < initial
 
 
 def test_show_names_the_hosts_end_of_the_network(look, network):
