@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import errno
 import os
 import time
@@ -68,7 +69,7 @@ class Bus:
         self._service = service
         self._path = path
         try:
-            self._attempt(connection.open)
+            self._attempt_undisturbed(connection.open)
         except BusError as error:
             error.message = f"cannot connect to {service}: {os.strerror(error.errno)}"
             error.name = "Disconnected"  # as its socket is missing for a moment in daemon-reexec
@@ -87,6 +88,14 @@ class Bus:
         except base as error:
             raise BusError(error) from error
 
+    def _attempt_undisturbed(self, call: Any, *arguments: Any) -> Any:
+        """Have signals wait for the answer: an interrupted call leaves open whether it is done."""
+        before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+        try:
+            return self._attempt(call, *arguments)
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
     def call(self, method: str, signature: str = "", *values: Any) -> Any:
         """Call a method of the manager object and return the reply's content.
 
@@ -100,7 +109,7 @@ class Bus:
 
     def call_raw(self, method: str, arguments: Arguments) -> Any:
         """Call a method of the manager object with arguments in pystemd's own form."""
-        return self._attempt(
+        return self._attempt_undisturbed(
             self._connection.call_method,
             self._service.encode(),
             self._path.encode(),
@@ -115,7 +124,7 @@ class Bus:
         Raises:
             BusError: with the other side's own text.
         """
-        return self._attempt(
+        return self._attempt_undisturbed(
             self._connection.get_property,
             self._service.encode(),
             path.encode(),
