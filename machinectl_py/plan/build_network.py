@@ -243,6 +243,15 @@ def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
 
 
+def check_firewall(facts: HostFacts) -> tuple[Step, ...]:
+    """Return the step that looks for what stops a managed network's packets."""
+    if facts.network.managed is None:
+        return ()
+    from machinectl_py.plan.steps.managed_network import CheckFirewall
+
+    return (CheckFirewall(network=facts.network.managed),)
+
+
 def _link_here(spec: MachineSpec, facts: HostFacts) -> str:
     """Return the link of the host by which it reaches the machine, or ""."""
     return (_bridge(spec, facts) or _host_name(spec)) if spec.network.veth else ""

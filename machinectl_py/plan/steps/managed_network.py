@@ -103,6 +103,37 @@ class EnterNetwork(Step):
             in_use.leave(self.machine)
 
 
+class CheckFirewall(Step):
+    """Tell which rule of others stops the network's packets; ours cannot let them pass."""
+
+    name = "check-firewall"
+    place = "supervisor"
+    man = "nft(8)"
+    because = "last, as nothing waits for it: a packet passes only if all tables let it"
+    lifetime = "process"
+    takes = ("network-ready",)
+
+    network: ManagedNetwork
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"look for rules that stop DHCP, DNS or packets of {self.network.bridge}"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return "nft list ruleset"
+
+    def apply(self, context: Context) -> None:
+        """Look at all rules, as far as they can be listed."""
+        from machinectl_py.plan.managed.obstacles import of_firewall
+
+        try:
+            for obstacle in of_firewall(self.network):
+                context.warn(f"{obstacle.text}. To let them pass: {obstacle.remedy}")
+        except OSError:
+            return
+
+
 class SetAddresses(Step):
     """Give the machine's link its addresses, and the machine its routes, from outside."""
 
