@@ -7,6 +7,7 @@ from machinectl_py.config import (
     managed_network,
     mount_values,
     network_values,
+    subnet,
     values,
 )
 from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, Rlimit, TmpfsMount
@@ -51,6 +52,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "interface": network_values.interface,
     "zone": network_values.zone,
     "network-name": managed_network.check_name,
+    "ip-address": subnet.usual_address,
+    "mac": network_values.mac,
     "interface-pair": network_values.interface_pair,
     "macvlan-pair": network_values.macvlan_pair,
     "ipvlan-pair": network_values.ipvlan_pair,

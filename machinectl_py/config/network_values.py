@@ -26,6 +26,18 @@ def interface(text: str) -> str:
     return text
 
 
+def mac(text: str) -> str:
+    """Return the link-layer address of one station, in its usual form."""
+    octets = text.replace("-", ":").split(":")
+    digits = "0123456789abcdefABCDEF"
+    if len(octets) != 6 or not all(len(o) in (1, 2) and not o.strip(digits) for o in octets):
+        raise ValueError("a link-layer address, such as 02:00:00:00:00:01")
+    numbers = [int(octet, 16) for octet in octets]
+    if numbers[0] & 1 or not any(numbers):
+        raise ValueError("the link-layer address of one station, no group's")
+    return ":".join(f"{number:02x}" for number in numbers)
+
+
 def zone(text: str) -> str:
     """Return the name of a zone, whose bridge is vz-NAME."""
     interface(f"vz-{text}")

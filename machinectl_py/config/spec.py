@@ -167,6 +167,7 @@ class NetworkSpec(Record):
     bridge: str = ""  # the veth's host end is a port of this bridge
     zone: str = ""  # …of the bridge vz-ZONE, made and removed by need
     managed: str = ""  # …of the bridge of this managed network
+    fixed: str = ""  # an address in it, whose number is that of the others; "" is the leased one
     interfaces: tuple[NetworkPair, ...] = ()
     macvlan: tuple[NetworkPair, ...] = ()
     ipvlan: tuple[NetworkPair, ...] = ()

@@ -346,6 +346,16 @@ _NETWORK = (
         masks="network", privileged=True,
         help="a managed network: addresses, routes and names are there at once",
     ),
+    Setting(
+        field="network_address", kind="ip-address", group="network", name="--network-address",
+        value="ADDRESS", section="X-Network", key="Address", privileged=True,
+        help="its address in the managed network, by which it has the other version's, too",
+    ),
+    Setting(
+        field="network_mac", kind="mac", group="network", name="--network-mac-address",
+        value="ADDRESS", section="X-Network", key="MACAddress", privileged=True,
+        help="the link-layer address of host0",
+    ),
     _network(
         "port", "port", "Port",
         "forward ports of the host", short="-p", many=True,

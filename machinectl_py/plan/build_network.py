@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from machinectl_py.config.subnet import read_address
 from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, UnsupportedError
 from machinectl_py.plan import link_names
+from machinectl_py.plan.managed.numbers import is_usable
 from machinectl_py.plan.steps import forward_ports, join_network, links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from machinectl_py.config.managed_network import ManagedNetwork
     from machinectl_py.config.spec import MachineSpec, NetworkPair
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
@@ -77,6 +80,28 @@ def _check_managed(spec: MachineSpec, facts: HostFacts) -> None:
             "Managed networks are served by dnsmasq, which is missing",
             "Install dnsmasq-base (on other systems than Debian: dnsmasq).",
         )
+    _wanted_number(spec, found.managed)
+
+
+def _wanted_number(spec: MachineSpec, network: ManagedNetwork) -> int:
+    """Return the number of the address that was asked for, 0 for any.
+
+    Raises:
+        ConfigError: no machine of the network can have it.
+    """
+    fixed = spec.network.fixed
+    if not fixed:
+        return 0
+    version, address = read_address(fixed)
+    for subnet in network.subnets():
+        number = subnet.number_of(address)
+        if subnet.version == version and is_usable(network, number):
+            return number
+    subnets = " and ".join(f"{subnet.at(0)}/{subnet.prefix}" for subnet in network.subnets())
+    raise ConfigError(
+        f"{fixed} is no address for a machine in the network '{network.name}'",
+        f"Its subnets are {subnets}.",
+    )
 
 
 def define(facts: HostFacts) -> tuple[Step, ...]:
@@ -214,6 +239,7 @@ def _enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             network=managed,
             mac=_inside_address(spec, facts),
             host_id=facts.files.machine_id,
+            wanted=_wanted_number(spec, managed),
         ),
     )
 

@@ -27,7 +27,7 @@ table inet own {
     type filter hook input priority 0; policy drop
     ct state vmap { established : accept, related : accept, invalid : drop }
     iif lo accept
-    meta l4proto { icmp, ipv6-icmp } accept
+    meta l4proto { 1, 58 } accept
     tcp dport { 22, 80 } accept
   }
   chain forward {
@@ -68,11 +68,11 @@ table inet firewalld {
   chain filter_IN_public {
     tcp dport 22 ct state { new, untracked } accept
     ip6 daddr fe80::/64 udp dport 546 ct state { new, untracked } accept
-    meta l4proto { icmp, ipv6-icmp } accept
+    meta l4proto { 1, 58 } accept
   }
   chain filter_FWD_public {
     jump filter_FWD_public_allow
-    meta l4proto { icmp, ipv6-icmp } accept
+    meta l4proto { 1, 58 } accept
   }
   chain filter_FWD_public_allow {
     oifname "out0" iifname "out0" accept
@@ -260,7 +260,7 @@ def test_a_firewall_that_lets_all_pass_is_not_blamed(host, world, wall, tree, na
             type filter hook input priority 0; policy drop
             iifname @links jump machines
           }
-          chain machines { udp dport { 53, 67, 547 } accept; meta l4proto ipv6-icmp accept; }
+          chain machines { udp dport { 53, 67, 547 } accept; meta l4proto 58 accept; }
           chain forward {
             type filter hook forward priority 0; policy drop
             ct state vmap { established : accept, related : accept }

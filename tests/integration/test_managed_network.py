@@ -338,3 +338,29 @@ def test_a_machine_with_a_user_namespace_and_a_read_only_root(host, tree, name):
     assert "search default" in told
     told = command(host, tree, name, "--network", "--read-only", "--", "cat", "/etc/resolv.conf")
     assert "search default" in told
+
+
+def test_an_address_and_a_link_layer_address_of_one_s_own(host, tree, name, pristine_tree):
+    verb(host, "network", "create", "lab", "--ipv4=10.9.8.1/24", "--ipv6=fd98::1/64")
+    mac = "02:00:00:00:00:09"
+    options = ("--network=lab", "--network-address=fd98::0:63", f"--network-mac-address={mac}")
+    with booted(host, tree, name, *options) as machine:
+        assert addresses(machine) == ("10.9.8.99", "fd98::63")
+        assert mac in run(*machine.inside.enter("ip", "link", "show", "host0"))
+        told = verb(host, "status", name).stdout
+        assert "Network: lab\n" in told
+        assert "Address: 10.9.8.99\n" in told
+        rows = json.loads(verb(host, "list", "--max-addresses=all", "--json=short").stdout)
+        listed = {row["machine"]: row["addresses"].split() for row in rows}
+        assert {"10.9.8.99", "fd98::63"} <= set(listed[name])
+        with private_copy(pristine_tree) as other:
+            for option, says in (
+                ("--network-address=10.9.8.99", f"that of machine '{name}'"),
+                (f"--network-mac-address={mac}", f"Machine '{name}' has the link-layer"),
+                ("--network-address=10.9.9.9", "subnets are 10.9.8.0/24 and fd98::/64"),
+                ("--network-address=10.9.8.1", "is no address for a machine"),
+            ):
+                words = ("run", "-D", str(other), "-M", f"{name}b", "--network=lab", option)
+                done = verb(host, *words, "/bin/true", check=False)
+                assert done.returncode
+                assert says in done.stderr

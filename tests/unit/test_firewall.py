@@ -76,9 +76,11 @@ def test_policy():
         match(
             {"payload": {"protocol": "ip", "field": "saddr"}},
             {"prefix": {"addr": "10.0.0.0", "len": 8}},
-        ),  # noqa: E501
+        ),
         match({"ct": {"key": "state"}}, ["new", "untracked"], "in"),
         match(meta("nfproto"), "ipv4"),
+        match(meta("l4proto"), {"set": ["tcp", "udp"]}),
+        match(meta("l4proto"), {"set": [6, 17]}),
         match(meta("skuid"), 0),  # not known, so possible
         {"xt": {"type": "match", "name": "addrtype"}},
     ],
@@ -93,6 +95,7 @@ def test_what_may_let_it_pass_is_no_block(expression):
         match(meta("iifname"), "eth*"),
         match(meta("iifname"), {"set": ["lo", "eth0"]}),
         match(port("tcp"), 53),
+        match(meta("l4proto"), 6),
         match(port(), "@s", "!="),
         match(port(), {"set": [22, {"elem": {"val": 80}}]}),
         match({"payload": {"protocol": "ip6", "field": "saddr"}}, "fd01::1"),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _DEPTH = 16  # of jumps; the kernel's own limit; nf_tables(8)
 _PROTOCOLS = ("tcp", "udp", "sctp", "icmp", "icmpv6")
+# nft tells protocols by number where there is no /etc/protocols.
+_NUMBERS = {"tcp": 6, "udp": 17}
 _TERMINAL = ("accept", "drop", "reject", "return", "jump", "goto", "queue")
 # They say nothing of the packet.
 _SILENT = ("counter", "log", "comment", "mangle", "notrack", "quota")
@@ -197,6 +199,8 @@ def _is_element(value: str | int, right: Any) -> bool | None:
         return low <= value <= high if known else None
     if isinstance(right, dict) and "prefix" in right:
         return _is_in(value, f"{right['prefix']['addr']}/{right['prefix']['len']}")
+    if isinstance(value, str) and isinstance(right, int):
+        return _NUMBERS.get(value) == right
     if isinstance(right, (str, int)):
         return right == value or _fits(str(right), value)
     return None

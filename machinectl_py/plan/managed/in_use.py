@@ -58,6 +58,10 @@ class InUse(NetworksLock):
         now = read_members().without(machine)
         up = self._up(now, network)
         network = up.network
+        if twin := next((one for one in now.of(network.name) if one.mac == mac), None):
+            raise ConflictError(
+                f"Machine '{twin.machine}' has the link-layer address {mac} in that network"
+            )
         running = {member.machine for member in now.of(network.name)}
         kept, number = leases.with_lease(
             leases.read_leases(network.name),

@@ -7,6 +7,7 @@ import os
 from machinectl_py.kernel import nft
 from machinectl_py.plan.managed import forwarding
 from machinectl_py.plan.managed.firewall import Packet, find_blocks
+from machinectl_py.plan.managed.numbers import is_usable
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -110,8 +111,6 @@ def _packets_through(network: ManagedNetwork) -> Iterator[Packet]:
 
 def _sample(network: ManagedNetwork) -> int:
     """Return the number of some machine in a network."""
-    from machinectl_py.plan.managed.leases import is_usable
-
     return next(number for number in range(1, 8) if is_usable(network, number))
 
 
