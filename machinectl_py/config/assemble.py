@@ -260,6 +260,8 @@ def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
         zone=zone,
         managed=managed,
         fixed=values.get("network_address", ""),
+        allow=values.get("network_allow", ()),
+        deny=values.get("network_deny", ()),
         interfaces=values.get("network_interface", ()),
         macvlan=values.get("network_macvlan", ()),
         ipvlan=values.get("network_ipvlan", ()),
@@ -349,6 +351,10 @@ def check(spec: MachineSpec) -> None:
         (network.managed and network.bridge, "--network= and --network-bridge="),
         (network.managed and network.zone, "--network= and --network-zone="),
         (network.fixed and not network.managed, "--network-address= and no managed network"),
+        (
+            (network.allow or network.deny) and not network.managed,
+            "--allow= or --deny= and no managed network",
+        ),
         (
             network.address and not network.veth,
             "--network-mac-address= and no link of --network-veth or its like",

@@ -8,6 +8,7 @@ from machinectl_py.config import (
     mount_values,
     network_values,
     subnet,
+    traffic_values,
     values,
 )
 from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, Rlimit, TmpfsMount
@@ -54,6 +55,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "network-name": managed_network.check_name,
     "ip-address": subnet.usual_address,
     "mac": network_values.mac,
+    "traffic": traffic_values.traffic,
     "interface-pair": network_values.interface_pair,
     "macvlan-pair": network_values.macvlan_pair,
     "ipvlan-pair": network_values.ipvlan_pair,
@@ -96,6 +98,7 @@ _WRITERS: dict[str, Callable[[Any], str]] = {
     "ipvlan-pair": network_values.from_pair,
     "veth-pair": network_values.from_pair,
     "port": network_values.from_port,
+    "traffic": traffic_values.from_traffic,
     "bind": mount_values.from_bind,
     "bind-ro": mount_values.from_bind,
     "inaccessible": mount_values.from_inaccessible,

@@ -67,6 +67,8 @@ def spec_values(spec: MachineSpec, capability_names: tuple[str, ...]) -> dict[st
         "network_bridge": network.bridge or None,
         "network_zone": network.zone or None,
         "network_managed": network.managed or None,
+        "network_allow": network.allow,
+        "network_deny": network.deny,
         "network_address": network.fixed or None,
         "network_mac": network.address or None,
         "ports": network.ports,

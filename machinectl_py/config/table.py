@@ -356,6 +356,17 @@ _NETWORK = (
         value="ADDRESS", section="X-Network", key="MACAddress", privileged=True,
         help="the link-layer address of host0",
     ),
+    Setting(
+        field="network_allow", kind="traffic", group="network", name="--allow",
+        value="in|out:PEER[:PROTOCOL[:PORT]]", section="X-Network", key="Allow", many=True,
+        privileged=True,
+        help="connections to it, or of its own, in a managed network; alone it denies the others",
+    ),
+    Setting(
+        field="network_deny", kind="traffic", group="network", name="--deny",
+        value="in|out:PEER[:PROTOCOL[:PORT]]", section="X-Network", key="Deny", many=True,
+        privileged=True, help="no such connections; PEER is any, network, ADDRESS[/PREFIX]",
+    ),
     _network(
         "port", "port", "Port",
         "forward ports of the host", short="-p", many=True,

@@ -238,7 +238,10 @@ def _enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             machine=spec.name,
             network=managed,
             mac=_inside_address(spec, facts),
+            link=_host_name(spec),
             host_id=facts.files.machine_id,
+            allow=spec.network.allow,
+            deny=spec.network.deny,
             wanted=_wanted_number(spec, managed),
         ),
     )

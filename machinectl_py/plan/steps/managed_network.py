@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from machinectl_py.config.managed_network import ManagedNetwork
+from machinectl_py.config.spec import Traffic
 from machinectl_py.errors import ConflictError
 from machinectl_py.kernel import netdevice, rtnl
 from machinectl_py.kernel.namespaces import InNetwork
@@ -67,8 +68,11 @@ class EnterNetwork(Step):
     machine: str
     network: ManagedNetwork
     mac: str  # of the machine's link
+    link: str  # the other end, a port of the bridge
     host_id: str
     wanted: int = 0  # the number of its address; 0 for any
+    allow: tuple[Traffic, ...] = ()
+    deny: tuple[Traffic, ...] = ()
 
     def describe(self) -> str:
         """Return the act."""
@@ -88,9 +92,21 @@ class EnterNetwork(Step):
     def apply(self, context: Context) -> None:
         """Enter it."""
         from machinectl_py.plan.managed.in_use import InUse
+        from machinectl_py.plan.managed.members import Member
 
         with InUse(context.hooks.services, self.host_id) as in_use:
-            member = in_use.enter(self.network, self.machine, self.mac, self.wanted)
+            member = in_use.enter(
+                self.network,
+                Member(
+                    machine=self.machine,
+                    network=self.network.name,
+                    number=self.wanted,
+                    mac=self.mac,
+                    link=self.link,
+                    allow=self.allow,
+                    deny=self.deny,
+                ),
+            )
             for warning in in_use.warnings:
                 context.warn(warning)
         context.give("network-number", member.number)
