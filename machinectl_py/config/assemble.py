@@ -260,6 +260,8 @@ def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
         zone=zone,
         managed=managed,
         fixed=values.get("network_address", ""),
+        rate_in=values.get("network_rate_in", 0),
+        rate_out=values.get("network_rate_out", 0),
         allow=values.get("network_allow", ()),
         deny=values.get("network_deny", ()),
         interfaces=values.get("network_interface", ()),
@@ -354,6 +356,10 @@ def check(spec: MachineSpec) -> None:
         (
             (network.allow or network.deny) and not network.managed,
             "--allow= or --deny= and no managed network",
+        ),
+        (
+            (network.rate_in or network.rate_out) and not network.veth,
+            "--network-rate-in= or --network-rate-out= and no link of --network-veth or its like",
         ),
         (
             network.address and not network.veth,

@@ -180,6 +180,8 @@ class NetworkSpec(Record):
     fixed: str = ""  # an address in it, whose number is that of the others; "" is the leased one
     allow: tuple[Traffic, ...] = ()  # in it, of what is begun; else all but what is denied
     deny: tuple[Traffic, ...] = ()
+    rate_in: int = 0  # bits a second to the machine, by the veth; 0 is no limit
+    rate_out: int = 0  # and from it
     interfaces: tuple[NetworkPair, ...] = ()
     macvlan: tuple[NetworkPair, ...] = ()
     ipvlan: tuple[NetworkPair, ...] = ()

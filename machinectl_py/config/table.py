@@ -357,6 +357,16 @@ _NETWORK = (
         help="the link-layer address of host0",
     ),
     Setting(
+        field="network_rate_in", kind="rate", group="network", name="--network-rate-in",
+        value="BITS", section="X-Network", key="RateIn", privileged=True,
+        help="at most so many bits a second to it by host0, such as 10M",
+    ),
+    Setting(
+        field="network_rate_out", kind="rate", group="network", name="--network-rate-out",
+        value="BITS", section="X-Network", key="RateOut", privileged=True,
+        help="at most so many bits a second from it by host0",
+    ),
+    Setting(
         field="network_allow", kind="traffic", group="network", name="--allow",
         value="in|out:PEER[:PROTOCOL[:PORT]]", section="X-Network", key="Allow", many=True,
         privileged=True,

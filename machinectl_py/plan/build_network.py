@@ -129,6 +129,7 @@ def check_names(spec: MachineSpec) -> tuple[Step, ...]:
     network = spec.network
     names = [_host_name(spec)] if network.veth else []
     names += [pair.host for pair in network.veth_extra]
+    names += [_rate_link(spec)] if network.rate_out else []
     return (links.CheckNames(links=tuple(names)),) if names else ()
 
 
@@ -148,6 +149,7 @@ def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *_veth(spec, facts),
         *_extra(spec, facts),
         *_children(spec, facts),
+        *_limit_rate(spec),
         *_ports(spec, facts),
         *_set_addresses(facts),
     )
@@ -279,6 +281,28 @@ def check_firewall(facts: HostFacts) -> tuple[Step, ...]:
     from machinectl_py.plan.steps.managed_network import CheckFirewall
 
     return (CheckFirewall(network=facts.network.managed),)
+
+
+def _rate_link(spec: MachineSpec) -> str:
+    """Return the link that shapes what the machine sends, "" if nothing does."""
+    return link_names.short_name(f"pi-{spec.name}") if spec.network.rate_out else ""
+
+
+def _limit_rate(spec: MachineSpec) -> tuple[Step, ...]:
+    network = spec.network
+    if not network.rate_in and not network.rate_out:
+        return ()
+    from machinectl_py.plan.steps.limit_rate import LimitRate
+
+    return (
+        LimitRate(
+            link=_host_name(spec),
+            inside=_PRIMARY,
+            shaper=_rate_link(spec),
+            rate_in=network.rate_in,
+            rate_out=network.rate_out,
+        ),
+    )
 
 
 def _link_here(spec: MachineSpec, facts: HostFacts) -> str:
