@@ -54,6 +54,7 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "Networks": {
         "network": "network",
+        "port": "port",
         "doctor": "doctor",
     },
     "Images": {

@@ -41,7 +41,7 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
     if spec.network.ports and not facts.network.nft:
         raise UnsupportedError("Ports are forwarded by nft, which is missing", "Install nftables.")
     _check_managed(spec, facts)
-    link = _link_here(spec, facts)
+    link = link_here(spec, facts)
     if spec.network.ports and set(link) & _NFT_MARKS:
         raise ConfigError(f"The name {link} cannot stand in a rule of nftables")
     if mixed := _parents(spec.network.macvlan) & _parents(spec.network.ipvlan):
@@ -305,22 +305,25 @@ def _limit_rate(spec: MachineSpec) -> tuple[Step, ...]:
     )
 
 
-def _link_here(spec: MachineSpec, facts: HostFacts) -> str:
+def link_here(spec: MachineSpec, facts: HostFacts) -> str:
     """Return the link of the host by which it reaches the machine, or ""."""
     return (_bridge(spec, facts) or _host_name(spec)) if spec.network.veth else ""
 
 
 def _ports(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    network = spec.network
-    if not network.ports:
+    if not spec.network.ports:
         return ()
-    link = _link_here(spec, facts)
-    inside = _PRIMARY if network.veth else ""
-    return (
-        forward_ports.ForwardPorts(
-            machine=spec.name, ports=network.ports, link=link, inside=inside
-        ),
-        forward_ports.WatchAddresses(),
+    return (forward_ports_of(spec, facts), forward_ports.WatchAddresses())
+
+
+def forward_ports_of(spec: MachineSpec, facts: HostFacts) -> forward_ports.ForwardPorts:
+    """Return the step that forwards the ports of a machine."""
+    network = spec.network
+    return forward_ports.ForwardPorts(
+        machine=spec.name,
+        ports=network.ports,
+        link=link_here(spec, facts),
+        inside=_PRIMARY if network.veth else "",
     )
 
 
