@@ -54,6 +54,8 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "Networks": {
         "network": "network",
+        "port": "port",
+        "doctor": "doctor",
     },
     "Images": {
         "search": "search",

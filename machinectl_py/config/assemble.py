@@ -254,10 +254,16 @@ def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
         kind="path" if path else kind,
         namespace_path=path,
         veth=values.flag("network_veth") or bool(bridge or zone or managed),
-        address=_hardware_address(environment.get("SYSTEMD_NSPAWN_NETWORK_MAC", "")),
+        address=values.get("network_mac", "")
+        or _hardware_address(environment.get("SYSTEMD_NSPAWN_NETWORK_MAC", "")),
         bridge=bridge,
         zone=zone,
         managed=managed,
+        fixed=values.get("network_address", ""),
+        rate_in=values.get("network_rate_in", 0),
+        rate_out=values.get("network_rate_out", 0),
+        allow=values.get("network_allow", ()),
+        deny=values.get("network_deny", ()),
         interfaces=values.get("network_interface", ()),
         macvlan=values.get("network_macvlan", ()),
         ipvlan=values.get("network_ipvlan", ()),
@@ -268,13 +274,12 @@ def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
 
 def _hardware_address(text: str) -> str:
     """Return a link-layer address of $SYSTEMD_NSPAWN_NETWORK_MAC in its usual form; "" of ""."""
-    octets = text.replace("-", ":").split(":") if text else []
-    digits = "0123456789abcdefABCDEF"
-    if text and (
-        len(octets) != 6 or not all(len(o) in (1, 2) and not o.strip(digits) for o in octets)
-    ):
-        raise ConfigError(f"'{text}' in $SYSTEMD_NSPAWN_NETWORK_MAC is no link-layer address")
-    return ":".join(f"{int(octet, 16):02x}" for octet in octets)
+    from machinectl_py.config.network_values import mac
+
+    try:
+        return mac(text) if text else ""
+    except ValueError as error:
+        raise ConfigError(f"$SYSTEMD_NSPAWN_NETWORK_MAC is '{text}': expected {error}") from error
 
 
 def _mask(names: tuple[str, ...], numbers: dict[str, int]) -> int:
@@ -347,6 +352,19 @@ def check(spec: MachineSpec) -> None:
         (network.bridge and network.zone, "--network-bridge= and --network-zone="),
         (network.managed and network.bridge, "--network= and --network-bridge="),
         (network.managed and network.zone, "--network= and --network-zone="),
+        (network.fixed and not network.managed, "--network-address= and no managed network"),
+        (
+            (network.allow or network.deny) and not network.managed,
+            "--allow= or --deny= and no managed network",
+        ),
+        (
+            (network.rate_in or network.rate_out) and not network.veth,
+            "--network-rate-in= or --network-rate-out= and no link of --network-veth or its like",
+        ),
+        (
+            network.address and not network.veth,
+            "--network-mac-address= and no link of --network-veth or its like",
+        ),
         (network.ports and network.kind != "private", "--port= and the host's network"),
         (rootfs.ephemeral and rootfs.template, "--ephemeral and --template="),
         (rootfs.template and rootfs.image, "--template= and --image="),

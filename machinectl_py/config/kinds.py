@@ -7,6 +7,8 @@ from machinectl_py.config import (
     managed_network,
     mount_values,
     network_values,
+    subnet,
+    traffic_values,
     values,
 )
 from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, Rlimit, TmpfsMount
@@ -51,6 +53,10 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "interface": network_values.interface,
     "zone": network_values.zone,
     "network-name": managed_network.check_name,
+    "ip-address": subnet.usual_address,
+    "mac": network_values.mac,
+    "rate": network_values.rate,
+    "traffic": traffic_values.traffic,
     "interface-pair": network_values.interface_pair,
     "macvlan-pair": network_values.macvlan_pair,
     "ipvlan-pair": network_values.ipvlan_pair,
@@ -93,6 +99,8 @@ _WRITERS: dict[str, Callable[[Any], str]] = {
     "ipvlan-pair": network_values.from_pair,
     "veth-pair": network_values.from_pair,
     "port": network_values.from_port,
+    "rate": network_values.from_rate,
+    "traffic": traffic_values.from_traffic,
     "bind": mount_values.from_bind,
     "bind-ro": mount_values.from_bind,
     "inaccessible": mount_values.from_inaccessible,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NAME_MAX = 15  # IFNAMSIZ - 1 of <linux/if.h>
+_RATES = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _PORT = "[PROTOCOL:][ADDRESS:]PORT[:PORT], such as tcp:8080:80"
 
@@ -24,6 +25,33 @@ def interface(text: str) -> str:
     if text.isdigit():
         raise ValueError("the name of a link, which is no number")
     return text
+
+
+def mac(text: str) -> str:
+    """Return the link-layer address of one station, in its usual form."""
+    octets = text.replace("-", ":").split(":")
+    digits = "0123456789abcdefABCDEF"
+    if len(octets) != 6 or not all(len(o) in (1, 2) and not o.strip(digits) for o in octets):
+        raise ValueError("a link-layer address, such as 02:00:00:00:00:01")
+    numbers = [int(octet, 16) for octet in octets]
+    if numbers[0] & 1 or not any(numbers):
+        raise ValueError("the link-layer address of one station, no group's")
+    return ":".join(f"{number:02x}" for number in numbers)
+
+
+def rate(text: str) -> int:
+    """Return bits a second of a number with K, M or G: powers of 1000, as tc(8) has them."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _RATES else (text, "")
+    bits = int(number) * _RATES[unit] if number.isascii() and number.isdigit() else 0
+    if not 8000 <= bits < 8 << 32:
+        raise ValueError("bits a second, from 8K to 34G, such as 10M")
+    return bits
+
+
+def from_rate(bits: int) -> str:
+    """Return the text of it."""
+    unit = next(unit for unit in "GMK" if bits % _RATES[unit] == 0) if bits % 1000 == 0 else ""
+    return f"{bits // _RATES[unit]}{unit}"
 
 
 def zone(text: str) -> str:

@@ -67,6 +67,12 @@ def spec_values(spec: MachineSpec, capability_names: tuple[str, ...]) -> dict[st
         "network_bridge": network.bridge or None,
         "network_zone": network.zone or None,
         "network_managed": network.managed or None,
+        "network_rate_in": network.rate_in or None,
+        "network_rate_out": network.rate_out or None,
+        "network_allow": network.allow,
+        "network_deny": network.deny,
+        "network_address": network.fixed or None,
+        "network_mac": network.address or None,
         "ports": network.ports,
         "capability": names(spec.capabilities),
         "drop_capability": tuple(

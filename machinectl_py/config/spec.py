@@ -157,6 +157,16 @@ class PortSpec(Record):
     address: str = ""  # of the host, to which alone it applies; "" is any, IPv4 and IPv6
 
 
+class Traffic(Record):
+    """Connections of a kind, by who begins them: "in" from a peer, "out" from the machine."""
+
+    direction: str
+    peer: str  # "any", "network", or ADDRESS/PREFIX
+    protocol: str = ""  # "" is any; "icmp" is that of IPv6, too
+    first: int = 0  # port that is connected to, 0 for any
+    last: int = 0
+
+
 class NetworkSpec(Record):
     """The network namespace and its links."""
 
@@ -167,6 +177,11 @@ class NetworkSpec(Record):
     bridge: str = ""  # the veth's host end is a port of this bridge
     zone: str = ""  # …of the bridge vz-ZONE, made and removed by need
     managed: str = ""  # …of the bridge of this managed network
+    fixed: str = ""  # an address in it, whose number is that of the others; "" is the leased one
+    allow: tuple[Traffic, ...] = ()  # in it, of what is begun; else all but what is denied
+    deny: tuple[Traffic, ...] = ()
+    rate_in: int = 0  # bits a second to the machine, by the veth; 0 is no limit
+    rate_out: int = 0  # and from it
     interfaces: tuple[NetworkPair, ...] = ()
     macvlan: tuple[NetworkPair, ...] = ()
     ipvlan: tuple[NetworkPair, ...] = ()

@@ -60,6 +60,15 @@ def read_address(text: str) -> tuple[int, int]:
         raise ValueError("an IP address") from None
 
 
+def usual_address(text: str) -> str:
+    """Return an address in its usual form.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return write_address(*read_address(text))
+
+
 def write_address(version: int, number: int) -> str:
     """Return the usual text of an address."""
     family, size = (_socket.AF_INET6, 16) if version == 6 else (_socket.AF_INET, 4)

@@ -346,6 +346,37 @@ _NETWORK = (
         masks="network", privileged=True,
         help="a managed network: addresses, routes and names are there at once",
     ),
+    Setting(
+        field="network_address", kind="ip-address", group="network", name="--network-address",
+        value="ADDRESS", section="X-Network", key="Address", privileged=True,
+        help="its address in the managed network, by which it has the other version's, too",
+    ),
+    Setting(
+        field="network_mac", kind="mac", group="network", name="--network-mac-address",
+        value="ADDRESS", section="X-Network", key="MACAddress", privileged=True,
+        help="the link-layer address of host0",
+    ),
+    Setting(
+        field="network_rate_in", kind="rate", group="network", name="--network-rate-in",
+        value="BITS", section="X-Network", key="RateIn", privileged=True,
+        help="at most so many bits a second to it by host0, such as 10M",
+    ),
+    Setting(
+        field="network_rate_out", kind="rate", group="network", name="--network-rate-out",
+        value="BITS", section="X-Network", key="RateOut", privileged=True,
+        help="at most so many bits a second from it by host0",
+    ),
+    Setting(
+        field="network_allow", kind="traffic", group="network", name="--allow",
+        value="in|out:PEER[:PROTOCOL[:PORT]]", section="X-Network", key="Allow", many=True,
+        privileged=True,
+        help="connections to it, or of its own, in a managed network; alone it denies the others",
+    ),
+    Setting(
+        field="network_deny", kind="traffic", group="network", name="--deny",
+        value="in|out:PEER[:PROTOCOL[:PORT]]", section="X-Network", key="Deny", many=True,
+        privileged=True, help="no such connections; PEER is any, network, ADDRESS[/PREFIX]",
+    ),
     _network(
         "port", "port", "Port",
         "forward ports of the host", short="-p", many=True,

@@ -51,7 +51,7 @@ def index_of(name: str) -> int:
 def get_link(index: int) -> Link | None:
     """Return a link by its index, or None if there is none."""
     try:
-        answers = _ask("RTM_GETLINK", f"link {index}", lambda route: route.link("get", index=index))
+        answers = ask("RTM_GETLINK", f"link {index}", lambda route: route.link("get", index=index))
     except OSError as error:
         if error.errno == _ENODEV:
             return None
@@ -61,7 +61,7 @@ def get_link(index: int) -> Link | None:
 
 def links() -> tuple[Link, ...]:
     """Return all links."""
-    return tuple(map(_link, _ask("RTM_GETLINK", "links", lambda route: route.link("dump"))))
+    return tuple(map(_link, ask("RTM_GETLINK", "links", lambda route: route.link("dump"))))
 
 
 def add_veth(
@@ -134,7 +134,7 @@ def add_default_route(index: int, gateway: str) -> None:
 def destinations() -> tuple[str, ...]:
     """Return where the routes of all tables lead to, as in "10.0.0.0/8"; "0.0.0.0/0" by default."""
     found = set()
-    for message in _ask("RTM_GETROUTE", "routes", lambda route: route.get_routes()):
+    for message in ask("RTM_GETROUTE", "routes", lambda route: route.get_routes()):
         default = "::" if message["family"] == _socket.AF_INET6 else "0.0.0.0"  # noqa: S104
         found.add(f"{message.get_attr('RTA_DST') or default}/{message['dst_len']}")
     return tuple(sorted(found))
@@ -142,10 +142,19 @@ def destinations() -> tuple[str, ...]:
 
 def _unless_there(call: str, subject: str, request: Callable[[Any], Any]) -> None:
     try:
-        _ask(call, subject, request)
+        ask(call, subject, request)
     except OSError as error:
         if error.errno != _EEXIST:
             raise
+
+
+def add_ifb(name: str) -> int:
+    """Make a link that shapes what another gets, set it up, and return its index.
+
+    Raises:
+        OSError: EEXIST if there is a link of that name, EOPNOTSUPP if the kernel has no such links.
+    """
+    return _create(name, kind="ifb", state="up")
 
 
 def add_macvlan(name: str, address: str, *, parent: int, pid: int) -> None:
@@ -175,7 +184,7 @@ def move_link(index: int, namespace: int, name: str) -> None:
         OSError: EEXIST if there is a link of that name, EINVAL for one that belongs to its
             namespace.
     """
-    _ask(
+    ask(
         "RTM_SETLINK",
         name,
         lambda route: route.link("set", index=index, net_ns_fd=namespace, ifname=name),
@@ -188,7 +197,7 @@ def add_alternative_name(index: int, name: str) -> None:
     Raises:
         OSError: EEXIST if there is a link of that name.
     """
-    _ask(
+    ask(
         "RTM_NEWLINKPROP",
         name,
         lambda route: route.link("property_add", index=index, altname=name),
@@ -201,7 +210,7 @@ def delete_link(index: int) -> None:
     Raises:
         OSError: ENODEV if there is none.
     """
-    _ask("RTM_DELLINK", f"link {index}", lambda route: route.link("del", index=index))
+    ask("RTM_DELLINK", f"link {index}", lambda route: route.link("del", index=index))
 
 
 def watch_addresses() -> int:
@@ -222,15 +231,20 @@ def _create(name: str, **what: Any) -> int:
 
 
 def _add(name: str, **what: Any) -> None:
-    _ask("RTM_NEWLINK", name, lambda route: route.link("add", ifname=name, **what))
+    ask("RTM_NEWLINK", name, lambda route: route.link("add", ifname=name, **what))
 
 
 def _hardware(address: str) -> dict[str, str]:
     return {"address": address} if address else {}
 
 
-def _ask(call: str, subject: str, request: Callable[[Any], Any]) -> list[Any]:
+def ask(call: str, subject: str, request: Callable[[Any], Any]) -> list[Any]:
     """Return the messages that answer a request.
+
+    Args:
+        call: its name, for errors.
+        subject: what it is about, for errors.
+        request: makes it, of pyroute2's IPRoute.
 
     Raises:
         OSError: the kernel refuses, with its own words where it has some.

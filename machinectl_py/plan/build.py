@@ -161,6 +161,7 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             service=spec.service,
         )
         steps.append(birth.RegisterMachine(request=request, has_link=spec.network.veth))
+    steps += build_network.check_firewall(facts)
     return tuple(steps)
 
 

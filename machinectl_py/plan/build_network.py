@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from machinectl_py.config.subnet import read_address
 from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, UnsupportedError
 from machinectl_py.plan import link_names
+from machinectl_py.plan.managed.numbers import is_usable
 from machinectl_py.plan.steps import forward_ports, join_network, links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from machinectl_py.config.managed_network import ManagedNetwork
     from machinectl_py.config.spec import MachineSpec, NetworkPair
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
@@ -38,7 +41,7 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
     if spec.network.ports and not facts.network.nft:
         raise UnsupportedError("Ports are forwarded by nft, which is missing", "Install nftables.")
     _check_managed(spec, facts)
-    link = _link_here(spec, facts)
+    link = link_here(spec, facts)
     if spec.network.ports and set(link) & _NFT_MARKS:
         raise ConfigError(f"The name {link} cannot stand in a rule of nftables")
     if mixed := _parents(spec.network.macvlan) & _parents(spec.network.ipvlan):
@@ -77,6 +80,28 @@ def _check_managed(spec: MachineSpec, facts: HostFacts) -> None:
             "Managed networks are served by dnsmasq, which is missing",
             "Install dnsmasq-base (on other systems than Debian: dnsmasq).",
         )
+    _wanted_number(spec, found.managed)
+
+
+def _wanted_number(spec: MachineSpec, network: ManagedNetwork) -> int:
+    """Return the number of the address that was asked for, 0 for any.
+
+    Raises:
+        ConfigError: no machine of the network can have it.
+    """
+    fixed = spec.network.fixed
+    if not fixed:
+        return 0
+    version, address = read_address(fixed)
+    for subnet in network.subnets():
+        number = subnet.number_of(address)
+        if subnet.version == version and is_usable(network, number):
+            return number
+    subnets = " and ".join(f"{subnet.at(0)}/{subnet.prefix}" for subnet in network.subnets())
+    raise ConfigError(
+        f"{fixed} is no address for a machine in the network '{network.name}'",
+        f"Its subnets are {subnets}.",
+    )
 
 
 def define(facts: HostFacts) -> tuple[Step, ...]:
@@ -104,6 +129,7 @@ def check_names(spec: MachineSpec) -> tuple[Step, ...]:
     network = spec.network
     names = [_host_name(spec)] if network.veth else []
     names += [pair.host for pair in network.veth_extra]
+    names += [_rate_link(spec)] if network.rate_out else []
     return (links.CheckNames(links=tuple(names)),) if names else ()
 
 
@@ -123,6 +149,7 @@ def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *_veth(spec, facts),
         *_extra(spec, facts),
         *_children(spec, facts),
+        *_limit_rate(spec),
         *_ports(spec, facts),
         *_set_addresses(facts),
     )
@@ -213,7 +240,11 @@ def _enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             machine=spec.name,
             network=managed,
             mac=_inside_address(spec, facts),
+            link=_host_name(spec),
             host_id=facts.files.machine_id,
+            allow=spec.network.allow,
+            deny=spec.network.deny,
+            wanted=_wanted_number(spec, managed),
         ),
     )
 
@@ -243,22 +274,56 @@ def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
 
 
-def _link_here(spec: MachineSpec, facts: HostFacts) -> str:
+def check_firewall(facts: HostFacts) -> tuple[Step, ...]:
+    """Return the step that looks for what stops a managed network's packets."""
+    if facts.network.managed is None:
+        return ()
+    from machinectl_py.plan.steps.managed_network import CheckFirewall
+
+    return (CheckFirewall(network=facts.network.managed),)
+
+
+def _rate_link(spec: MachineSpec) -> str:
+    """Return the link that shapes what the machine sends, "" if nothing does."""
+    return link_names.short_name(f"pi-{spec.name}") if spec.network.rate_out else ""
+
+
+def _limit_rate(spec: MachineSpec) -> tuple[Step, ...]:
+    network = spec.network
+    if not network.rate_in and not network.rate_out:
+        return ()
+    from machinectl_py.plan.steps.limit_rate import LimitRate
+
+    return (
+        LimitRate(
+            link=_host_name(spec),
+            inside=_PRIMARY,
+            shaper=_rate_link(spec),
+            rate_in=network.rate_in,
+            rate_out=network.rate_out,
+        ),
+    )
+
+
+def link_here(spec: MachineSpec, facts: HostFacts) -> str:
     """Return the link of the host by which it reaches the machine, or ""."""
     return (_bridge(spec, facts) or _host_name(spec)) if spec.network.veth else ""
 
 
 def _ports(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    network = spec.network
-    if not network.ports:
+    if not spec.network.ports:
         return ()
-    link = _link_here(spec, facts)
-    inside = _PRIMARY if network.veth else ""
-    return (
-        forward_ports.ForwardPorts(
-            machine=spec.name, ports=network.ports, link=link, inside=inside
-        ),
-        forward_ports.WatchAddresses(),
+    return (forward_ports_of(spec, facts), forward_ports.WatchAddresses())
+
+
+def forward_ports_of(spec: MachineSpec, facts: HostFacts) -> forward_ports.ForwardPorts:
+    """Return the step that forwards the ports of a machine."""
+    network = spec.network
+    return forward_ports.ForwardPorts(
+        machine=spec.name,
+        ports=network.ports,
+        link=link_here(spec, facts),
+        inside=_PRIMARY if network.veth else "",
     )
 
 

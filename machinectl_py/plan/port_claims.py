@@ -49,6 +49,18 @@ class Claims:
         """Return those of a machine, or None."""
         return next((forward for forward in self._all if forward.machine == machine), None)
 
+    def change(self, machine: str, ports: tuple[PortSpec, ...]) -> None:
+        """Give a machine that has ports others in their place.
+
+        Raises:
+            ConflictError: another machine has one of them.
+            OSError: the rules cannot be loaded.
+        """
+        forward = self.of(machine)
+        assert forward
+        self._check(machine, ports)
+        self._replace(machine, forward.replace(ports=ports))
+
     def add(self, machine: str, ports: tuple[PortSpec, ...], link: str) -> bool:
         """Take ports for a machine, with the host's link to it or "".
 
@@ -59,13 +71,7 @@ class Claims:
             ConflictError: another machine has one of them.
             OSError: the rules cannot be loaded.
         """
-        for other in self._here():
-            for port in ports:
-                if taken := next((one for one in other.ports if ports_overlap(one, port)), None):
-                    raise ConflictError(
-                        f"The port {from_port(port)} goes to machine '{other.machine}' already,"
-                        f" by {from_port(taken)}"
-                    )
+        self._check(machine, ports)
         opened, was_open = _open_for_loopback(link) if link else (False, False)
         forward = Forward(
             machine=machine,
@@ -76,6 +82,15 @@ class Claims:
         )
         self._replace(machine, forward)
         return opened
+
+    def _check(self, machine: str, ports: tuple[PortSpec, ...]) -> None:
+        for other in self._here():
+            for port in ports if other.machine != machine else ():
+                if taken := next((one for one in other.ports if ports_overlap(one, port)), None):
+                    raise ConflictError(
+                        f"The port {from_port(port)} goes to machine '{other.machine}' already,"
+                        f" by {from_port(taken)}"
+                    )
 
     def aim(self, machine: str, ipv4: str, ipv6: str) -> None:
         """Lead a machine's ports to these addresses, "" for none; nothing if it has no ports.

@@ -71,9 +71,10 @@ def build_again(build: Build) -> None:
 
 def _standing_trace(plan: Plan, name: str) -> list[TraceEntry]:
     """Return the trace of the steps that are not walked again."""
-    standing = {n for n, step in enumerate(plan.steps, 1) if _stands_already(step)}
-    entries = (entry for entry in read_trace(name) if entry.index in standing)
-    return [entry.replace(standing=True) for entry in entries]
+    # By their names: with a port that was added meanwhile, steps have other numbers.
+    standing = {s.label(): n for n, s in enumerate(plan.steps, 1) if _stands_already(s)}
+    entries = (entry for entry in read_trace(name) if entry.name in standing)
+    return [entry.replace(standing=True, index=standing[entry.name]) for entry in entries]
 
 
 def _stands_already(step: Step) -> bool:

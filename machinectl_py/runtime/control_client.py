@@ -60,14 +60,28 @@ def request_stop(name: str) -> None:
     _request(name, b"stop").close()
 
 
-def _request(name: str, request: bytes) -> _socket.socket:
+def hand_over_watch(name: str, fd: int) -> None:
+    """Have the supervisor of a machine look after its addresses, if it does not yet.
+
+    Args:
+        name: of the machine.
+        fd: a socket that tells of them; `kernel.rtnl.watch_addresses`.
+
+    Raises:
+        ConflictError: it does not answer; one without a control socket cannot.
+    """
+    _request(name, b"addresses", fd).close()
+
+
+def _request(name: str, request: bytes, fd: int = -1) -> _socket.socket:
     import _socket
 
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     control.settimeout(_PATIENCE)
     try:
         control.connect(os.fsencode(f"{machine_dir(name)}/control"))
-        control.send(request)
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _INT.pack(fd))
+        control.sendmsg([request], [rights] if fd >= 0 else [])
     except OSError as error:
         control.close()
         raise _no_answer(name) from error

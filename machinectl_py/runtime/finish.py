@@ -9,10 +9,10 @@ from machinectl_py.codec import decode
 from machinectl_py.errors import EXIT_REBOOT, PymachineError
 from machinectl_py.kernel import cgroupfs
 from machinectl_py.kernel.locks import drop_lock
-from machinectl_py.layout import lock_path, machine_dir
+from machinectl_py.layout import lock_path
 from machinectl_py.runtime.journal import remove_state, undo_journal
 from machinectl_py.runtime.recover import make_hooks
-from machinectl_py.runtime.state import read_state, read_text
+from machinectl_py.runtime.state import read_facts, read_spec, read_state
 from machinectl_py.runtime.walk import Aborted, Peer, failure_data
 
 TYPE_CHECKING = False
@@ -69,13 +69,9 @@ def clean_up(name: str, lock: int, kept: dict[str, int]) -> None:
 
 def _reboot(told: dict[str, Any]) -> int:
     """Build the machine again from its spec; returns only if that fails."""
-    from machinectl_py.config.spec import MachineSpec
-    from machinectl_py.plan.facts import HostFacts
     from machinectl_py.runtime import again, detach
 
-    directory = machine_dir(told["name"])
-    spec = MachineSpec.from_data(decode(read_text(f"{directory}/spec.json")))
-    facts = HostFacts.from_data(decode(read_text(f"{directory}/facts.json")))
+    spec, facts = read_spec(read_state(told["name"])), read_facts(told["name"])
     for fd in (told["lock"], told["root-lock"], told["launcher"], *told["held"].values()):
         if fd >= 0:
             os.set_inheritable(fd, False)

@@ -34,3 +34,13 @@ def host_interfaces(state: MachineState) -> tuple[tuple[int, str], ...]:
         return addresses.host_interfaces(state.leader)
     except (OSError, UnsupportedError):
         return ()
+
+
+def machine_network(state: MachineState) -> str:
+    """Return the managed network that a machine is in, "" if it is in none."""
+    if not state.private_network:
+        return ""
+    from machinectl_py.plan.managed.members import read_members
+
+    found = (one.network for one in read_members().members if one.machine == state.name)
+    return " ".join(found)

@@ -58,6 +58,7 @@ _STEPS = {
     "make-zone": "links.MakeZone",
     "add-veth": "links.AddVeth",
     "enter-network": "managed_network.EnterNetwork",
+    "limit-rate": "limit_rate.LimitRate",
     "hold-network": "links.HoldNetwork",
     "move-link": "links.MoveLink",
     "forward-ports": "forward_ports.ForwardPorts",

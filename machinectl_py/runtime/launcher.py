@@ -7,17 +7,15 @@ import os
 import select
 import time
 
-from machinectl_py.codec import encode
 from machinectl_py.errors import ConflictError, PymachineError
 from machinectl_py.kernel import process
-from machinectl_py.layout import machine_dir
 from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.context import Context, held
 from machinectl_py.record import Record
 from machinectl_py.runtime.finish import clean_up
 from machinectl_py.runtime.journal import Journal
 from machinectl_py.runtime.recover import make_hooks, remove_left
-from machinectl_py.runtime.state import find_running, write_whole
+from machinectl_py.runtime.state import find_running, write_plan
 from machinectl_py.runtime.supervisor import Build
 from machinectl_py.runtime.walk import (
     Aborted,
@@ -70,12 +68,7 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
         if step.name == "lock-machine":
             remove_left(spec.name)
         if step.name == "make-state-directory":
-            directory = machine_dir(spec.name)
-            # They hold credentials, and passwords of bound users.
-            write_whole(f"{directory}/spec.json", encode(spec.to_data()), 0o600)
-            write_whole(f"{directory}/facts.json", encode(facts.to_data()), 0o600)
-        if step.name == "lock-root" and not getattr(step, "shared", False):
-            refuse_used(spec.root)
+            write_plan(spec, facts)
         journal.after(step, context)
 
     walk.before, walk.after = journal.before, after

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.plan.facts import HostFacts
 
     MachinePhase = Literal["opening", "running", "closing"]
 
@@ -145,6 +146,23 @@ def read_spec(state: MachineState) -> MachineSpec:
             f"Only root may see the settings of machine '{state.name}'", "Try again with sudo."
         ) from error
     return MachineSpec.from_data(decode(text))
+
+
+def read_facts(name: str) -> HostFacts:
+    """Return the facts that a machine was planned with; for root alone."""
+    from machinectl_py.plan.facts import HostFacts
+
+    return HostFacts.from_data(decode(read_text(f"{machine_dir(name)}/facts.json")))
+
+
+def write_plan(spec: MachineSpec, facts: HostFacts) -> None:
+    """Write what a machine is planned from, when it starts and at each reboot.
+
+    It holds credentials, and passwords of bound users.
+    """
+    directory = machine_dir(spec.name)
+    write_whole(f"{directory}/spec.json", encode(spec.to_data()), 0o600)
+    write_whole(f"{directory}/facts.json", encode(facts.to_data()), 0o600)
 
 
 def read_notify(name: str) -> NotifyState:

@@ -80,6 +80,18 @@ class Watchdog:
             tell_service_manager("WATCHDOG=1")
 
 
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """Return the descriptors that came with a message, close-on-exec; unix(7)."""
+    found = []
+    for _, kind, content in ancillary:
+        if kind == _socket.SCM_RIGHTS:
+            for start in range(0, len(content) - 3, 4):
+                fd = int.from_bytes(content[start : start + 4], sys.byteorder)
+                posix.set_inheritable(fd, False)
+                found.append(fd)
+    return found
+
+
 class Watch:
     """The loop and what it looks at."""
 
@@ -109,14 +121,7 @@ class Watch:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         self.exposure: Exposure | None = None
         if settings["addresses"] >= 0:
-            from machinectl_py.runtime.exposure import Exposure
-
-            self.exposure = Exposure(
-                settings["addresses"],
-                name=settings["name"],
-                leader=self.leader,
-                source=settings["path"],
-            )
+            self._expose(settings["addresses"])
 
     def run(self) -> int:
         """Watch until the leader has ended; return its wait status."""
@@ -179,11 +184,10 @@ class Watch:
         space = _socket.CMSG_SPACE(12) + _socket.CMSG_SPACE(4 * 64)
         data, ancillary, _, _ = self.notify.recvmsg(1 << 16, space, _socket.MSG_DONTWAIT)
         sender = 0
+        for fd in _descriptors(ancillary):
+            posix.close(fd)
         for _, kind, content in ancillary:
-            if kind == _socket.SCM_RIGHTS:
-                for start in range(0, len(content), 4):
-                    posix.close(int.from_bytes(content[start : start + 4], sys.byteorder))
-            elif kind == _socket.SCM_CREDENTIALS:
+            if kind == _socket.SCM_CREDENTIALS:
                 sender = int.from_bytes(content[:4], sys.byteorder)
         if sender != self.leader:
             return
@@ -292,9 +296,21 @@ class Watch:
         self.attached.discard(client)
         client.close()
 
+    def _expose(self, fd: int) -> None:
+        """Have forwarded ports follow the addresses that a socket tells of."""
+        from machinectl_py.runtime.exposure import Exposure
+
+        settings = self.settings
+        self.exposure = Exposure(
+            fd, name=settings["name"], leader=self.leader, source=settings["path"]
+        )
+
     def _request(self, client: _socket.socket) -> None:
+        fds: list[int] = []
         try:
-            request = client.recv(4096, _socket.MSG_DONTWAIT)
+            space = _socket.CMSG_SPACE(4)
+            request, ancillary, _, _ = client.recvmsg(4096, space, _socket.MSG_DONTWAIT)
+            fds = _descriptors(ancillary)
             if request == b"stop":
                 self.signalled(_signal.SIGURG)
             elif request == b"console" and self.master >= 0:
@@ -306,10 +322,15 @@ class Watch:
                 )
                 self.attached.add(client)
                 return
+            elif request == b"addresses" and fds and self.exposure is None:
+                self._expose(fds.pop())
         except BlockingIOError:
             return
         except OSError:
             pass
+        finally:
+            for fd in fds:
+                posix.close(fd)
         self._drop(client)
 
 

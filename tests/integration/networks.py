@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
+
+from tests.conftest import COMMAND
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,3 +87,53 @@ def network() -> Iterator[Network]:
     finally:
         holder.kill()
         holder.wait()
+
+
+HOST, WORLD = "192.0.2.1", "192.0.2.2"
+HOST6, WORLD6 = "2001:db8:2::1", "2001:db8:2::2"
+_DIRECTORIES = (Path("/etc/pymachine/networks"), Path("/var/lib/pymachine/networks"))
+_SWITCHES = ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/out0/accept_ra")
+
+
+def run(*command: object) -> str:
+    words = list(map(str, command))
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def rules(side: Network) -> str:
+    """Return all rules of nftables there."""
+    return run(*side.enter("nft", "list", "ruleset"))
+
+
+@contextmanager
+def lone_host(world: Network) -> Iterator[Network]:
+    """Give a host that is no router, with rules of its own, and a link to the world.
+
+    No managed network may leave anything on it.
+    """
+    with network() as found:
+        found.ip(f"link add out0 type veth peer name in0 netns {world.pid}")
+        for side, link, address, address6 in (
+            (found, "out0", HOST, HOST6),
+            (world, "in0", WORLD, WORLD6),
+        ):
+            side.write(f"ipv6/conf/{link}/accept_dad", "0")  # its link-local is usable at once
+            side.ip(f"address add {address}/24 dev {link}")
+            side.ip(f"address add {address6}/64 dev {link} nodad")
+            side.ip(f"link set {link} up")
+        found.ip("link set lo up")
+        run(*found.enter("nft", "add table inet users; add chain inet users mine"))
+        before = (rules(found), found.links(), [found.read(name) for name in _SWITCHES])
+        yield found
+        assert (rules(found), found.links(), [found.read(name) for name in _SWITCHES]) == before
+        assert not Path("/run/pymachine/members").exists()
+        assert list(Path("/run/pymachine/networks").glob("*")) == []
+        for directory in _DIRECTORIES:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def verb(host, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a verb on the host."""
+    return subprocess.run(
+        host.enter(*COMMAND, *words), check=check, capture_output=True, text=True, timeout=60
+    )

@@ -14,19 +14,8 @@ import pytest
 
 from tests.conftest import COMMAND
 from tests.hosts.overlay import private_copy
-from tests.integration.networks import network
-from tests.integration.test_ports import (
-    HOST,
-    HOST6,
-    WORLD,
-    WORLD6,
-    booted,
-    listening,
-    reached,
-    rules,
-    run,
-    wait_for,
-)
+from tests.integration.networks import HOST, HOST6, WORLD, WORLD6, network, run, verb
+from tests.integration.test_ports import booted, listening, reached, wait_for
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -34,54 +23,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="needs dnsmasq"),
 ]
 
-DEFINITIONS = Path("/etc/pymachine/networks")
-SWITCHES = ("ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/out0/accept_ra")
 # Asks a server for the addresses of a name, by the system's own resolver.
 RESOLVE = "import socket,sys; print(*sorted({a[4][0] for a in socket.getaddrinfo(sys.argv[1],1)}))"
-
-
-@pytest.fixture
-def world():
-    """What is outside: it knows the host, but none of its networks."""
-    with network() as found:
-        found.ip("link set lo up")
-        yield found
-
-
-@pytest.fixture
-def host(world):
-    """A host that is no router, with rules of its own; nothing of a network may stay on it."""
-    with network() as found:
-        found.ip(f"link add out0 type veth peer name in0 netns {world.pid}")
-        for side, link, address, address6 in (
-            (found, "out0", HOST, HOST6),
-            (world, "in0", WORLD, WORLD6),
-        ):
-            side.write(f"ipv6/conf/{link}/accept_dad", "0")  # its link-local is usable at once
-            side.ip(f"address add {address}/24 dev {link}")
-            side.ip(f"address add {address6}/64 dev {link} nodad")
-            side.ip(f"link set {link} up")
-        found.ip("link set lo up")
-        run(*found.enter("nft", "add table inet users; add chain inet users mine"))
-        before = (rules(found), found.links(), [found.read(name) for name in SWITCHES])
-        yield found
-        assert (rules(found), found.links(), [found.read(name) for name in SWITCHES]) == before
-        assert not os.path.exists("/run/pymachine/members")
-        assert not os.listdir("/run/pymachine/networks")
-        for directory in (DEFINITIONS, Path("/var/lib/pymachine/networks")):
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-@pytest.fixture
-def name(request):
-    return f"m{os.getpid() % 100000}"
-
-
-def verb(host, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a verb on the host."""
-    return subprocess.run(
-        host.enter(*COMMAND, *words), check=check, capture_output=True, text=True, timeout=60
-    )
 
 
 def shown(host, network_name: str = "default") -> dict:
@@ -395,3 +338,29 @@ def test_a_machine_with_a_user_namespace_and_a_read_only_root(host, tree, name):
     assert "search default" in told
     told = command(host, tree, name, "--network", "--read-only", "--", "cat", "/etc/resolv.conf")
     assert "search default" in told
+
+
+def test_an_address_and_a_link_layer_address_of_one_s_own(host, tree, name, pristine_tree):
+    verb(host, "network", "create", "lab", "--ipv4=10.9.8.1/24", "--ipv6=fd98::1/64")
+    mac = "02:00:00:00:00:09"
+    options = ("--network=lab", "--network-address=fd98::0:63", f"--network-mac-address={mac}")
+    with booted(host, tree, name, *options) as machine:
+        assert addresses(machine) == ("10.9.8.99", "fd98::63")
+        assert mac in run(*machine.inside.enter("ip", "link", "show", "host0"))
+        told = verb(host, "status", name).stdout
+        assert "Network: lab\n" in told
+        assert "Address: 10.9.8.99\n" in told
+        rows = json.loads(verb(host, "list", "--max-addresses=all", "--json=short").stdout)
+        listed = {row["machine"]: row["addresses"].split() for row in rows}
+        assert {"10.9.8.99", "fd98::63"} <= set(listed[name])
+        with private_copy(pristine_tree) as other:
+            for option, says in (
+                ("--network-address=10.9.8.99", f"that of machine '{name}'"),
+                (f"--network-mac-address={mac}", f"Machine '{name}' has the link-layer"),
+                ("--network-address=10.9.9.9", "subnets are 10.9.8.0/24 and fd98::/64"),
+                ("--network-address=10.9.8.1", "is no address for a machine"),
+            ):
+                words = ("run", "-D", str(other), "-M", f"{name}b", "--network=lab", option)
+                done = verb(host, *words, "/bin/true", check=False)
+                assert done.returncode
+                assert says in done.stderr

@@ -366,6 +366,90 @@ def test_a_reboot_forwards_to_the_new_machine_alone(host, pymachine, tree, name)
         wait_for(lambda: forwarded(host) == "", "the table stays")
 
 
+def port(host, *words: str) -> subprocess.CompletedProcess[str]:
+    command = host.enter(*COMMAND, "port", *words)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("options", [(), ("--port=9000",)], ids=["none before", "one before"])
+def test_ports_come_and_go_while_the_machine_runs(host, world, tree, name, options):
+    command = host.enter(*COMMAND, "boot", "-D", tree, "-M", name, "-n", *options)
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    try:
+        machine = Machine(host, name)
+        machine.address(2)
+        machine.serve(80)
+        assert port(host, "add", name, "8080:80", "udp:5300-5301:53-54").stderr == ""
+        assert reached(world, HOST, 8080) == f"{name} {WORLD}"
+        assert reached(host, "127.0.0.1", 8080) == f"{name} 10.9.0.1"
+        listed = {row["port"] for row in json.loads(port(host, "list", "-j").stdout)}
+        before = {"tcp:9000:9000"} if options else set()
+        assert listed == {"tcp:8080:80", "udp:5300-5301:53-54"} | before
+        # They follow its addresses, as those that it was started with.
+        machine.inside.ip("address add 10.9.0.77/24 dev host0")
+        machine.inside.ip("address delete 10.9.0.2/24 dev host0")
+        machine.inside.ip("address add 10.9.0.77/24 dev host0")
+        wait_for(lambda: "6 . 8080 : 10.9.0.77 . 80" in forwarded(host), "it does not follow")
+        done = port(host, "add", name, "8080:99")
+        assert "is forwarded to" in done.stderr
+        assert done.returncode
+        assert "is not forwarded to" in port(host, "remove", name, "8081:80").stderr
+        assert port(host, "remove", name, "8080:80").returncode == 0
+        assert "8080" not in forwarded(host)
+        assert "17 . 5300" in forwarded(host)
+    finally:
+        machine.servers.close()
+        subprocess.run(host.enter(*COMMAND, "terminate", name), check=False)
+        wait_for(lambda: forwarded(host) == "", "the table stays")
+
+
+def test_a_port_that_was_added_is_there_after_a_reboot(host, world, tree, name):
+    command = host.enter(*COMMAND, "boot", "-D", tree, "-M", name, "--network-veth")
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    try:
+        machine = Machine(host, name)
+        before = machine.state["leader"]
+        assert port(host, "add", name, "8080:80").stderr == ""
+        run(*host.enter(*COMMAND, "reboot", name))
+        wait_for(
+            lambda: machine.state["leader"] != before and machine.state["phase"] == "running",
+            "no reboot",
+        )
+        again = Machine(host, name)
+        again.address(3)
+        again.serve(80)
+        wait_for(lambda: "6 . 8080 : 10.9.0.3 . 80" in forwarded(host), "no forwarding")
+        assert reached(world, HOST, 8080) == f"{name} {WORLD}"
+        again.servers.close()
+        assert port(host, "remove", name, "8080:80").stderr == ""
+        assert forwarded(host) == ""
+        assert host.read(f"ipv4/conf/ve-{name}/route_localnet") == "0"
+    finally:
+        subprocess.run(host.enter(*COMMAND, "terminate", name), check=False)
+        wait_for(lambda: forwarded(host) == "", "the table stays")
+
+
+def test_a_command_gets_a_port_too(host, world, tree, name):
+    with booted(host, tree, name, "--network-veth") as machine:
+        machine.address(2)
+        machine.serve(80)
+        assert "do not follow" in port(host, "add", name, "8080:80").stderr
+        assert reached(world, HOST, 8080) == f"{name} {WORLD}"
+    assert forwarded(host) == ""
+
+
+def test_a_port_of_another_machine_is_not_to_be_added(host, pristine_tree, name):
+    with (
+        private_copy(pristine_tree) as one,
+        private_copy(pristine_tree) as other,
+        booted(host, one, f"{name}a", "--network-veth", "--port=8080-8090"),
+        booted(host, other, f"{name}b", "--network-veth"),
+    ):
+        done = port(host, "add", f"{name}b", "8085:80")
+        assert f"goes to machine '{name}a' already" in done.stderr
+        assert port(host, "list", f"{name}b", "--no-legend").stdout == ""
+
+
 def test_rules_that_somebody_flushed_are_made_again(host, tree, name):
     with booted(host, tree, name, "--network-veth", "--port=8080") as machine:
         machine.address(2)

@@ -23,6 +23,10 @@ SMALL = ManagedNetwork(name="small", bridge="pm-small", ipv4="10.1.2.1/29")
 HOST_ID = "0123456789abcdef0123456789abcdef"
 
 
+def up(network: ManagedNetwork) -> Up:
+    return Up(namespace=1, network=network, mac="02:00:00:00:00:02")
+
+
 def parse(text: str) -> ManagedNetwork:
     return parse_definition("lab", text.encode(), "/etc/lab.conf", "pm-lab")
 
@@ -138,11 +142,11 @@ def test_an_address_asked_for_is_not_taken_from_a_running_machine():
 
 
 def test_without_networks_there_is_no_table():
-    assert rules.render(()) == f"add table {rules.TABLE}\ndelete table {rules.TABLE}\n"
+    assert rules.render((), ()) == f"add table {rules.TABLE}\ndelete table {rules.TABLE}\n"
 
 
 def test_only_networks_with_nat_are_masqueraded():
-    text = rules.render((LAB, SMALL.replace(nat=False)))
+    text = rules.render((up(LAB), up(SMALL.replace(nat=False))), ())
     assert "ip saddr 10.1.2.0/24" in text
     assert "ip6 saddr fd01::/64" in text
     assert text.count("masquerade") == 2
@@ -150,7 +154,7 @@ def test_only_networks_with_nat_are_masqueraded():
 
 
 def test_dnsmasq_is_told_of_members_alone():
-    member = Member(machine="Web", network="lab", number=7, mac="02:00:00:00:00:01")
+    member = Member(machine="Web", network="lab", number=7, mac="02:00:00:00:00:01", link="vb-web")
     files = dnsmasq.files(LAB, (member,))
     assert files["clients"] == "02:00:00:00:00:01,10.1.2.7,[fd01::7],1h\n"
     assert files["hosts"] == "10.1.2.7 web.lab web\nfd01::7 web.lab web\n"
@@ -159,9 +163,9 @@ def test_dnsmasq_is_told_of_members_alone():
 
 
 def test_members_are_read_as_they_were_written():
-    member = Member(machine="web", network="lab", number=7, mac="02:00:00:00:00:01")
+    member = Member(machine="web", network="lab", number=7, mac="02:00:00:00:00:01", link="vb-web")
     members = Members(
-        up=(Up(namespace=1, network=LAB),),
+        up=(Up(namespace=1, network=LAB, mac="02:00:00:00:00:02"),),
         members=(member,),
         switches=(Switch(namespace=1, path="/proc/sys/a", before="0"),),
     )

@@ -20,7 +20,11 @@ from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.kernel import procfs
 from machinectl_py.layout import CLASS
-from machinectl_py.runtime.inspect_network import host_interfaces, machine_addresses
+from machinectl_py.runtime.inspect_network import (
+    host_interfaces,
+    machine_addresses,
+    machine_network,
+)
 from machinectl_py.runtime.inspect_os import os_release
 from machinectl_py.runtime.inspect_processes import cgroup_tree
 from machinectl_py.runtime.properties import read_properties, ready_after, uptime
@@ -93,6 +97,7 @@ def _fields(state: MachineState) -> Iterator[tuple[str, str]]:
     yield "Service", f"{state.service}; class {CLASS}"
     yield "Root", state.root
     yield "Iface", " ".join(name for _, name in host_interfaces(state))
+    yield "Network", machine_network(state)
     for number, address in enumerate(machine_addresses(state)):
         yield "" if number else "Address", address
     yield "OS", os_release(state).get("PRETTY_NAME", "")

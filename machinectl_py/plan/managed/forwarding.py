@@ -61,6 +61,16 @@ def is_on(version: int) -> bool:
     return _read(_IPV4 if version == 4 else _IPV6) == "1"
 
 
+def can_switch(version: int) -> bool:
+    """Say whether that can be changed: /proc/sys is read-only in most containers."""
+    path = _IPV4 if version == 4 else _IPV6
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def write(path: str, value: str) -> None:
     """Set a value; nothing if its link is gone.
 

@@ -14,6 +14,7 @@ from machinectl_py.kernel import netdevice, nft, rtnl
 from machinectl_py.plan.link_names import BRIDGE_KEY, stable_address
 from machinectl_py.plan.managed import dnsmasq, forwarding, leases, rules
 from machinectl_py.plan.managed.definitions import NetworksLock, remove_file, write_file
+from machinectl_py.plan.managed.filter_rules import render_bridge
 from machinectl_py.plan.managed.members import (
     Member,
     Switch,
@@ -41,23 +42,26 @@ class InUse(NetworksLock):
         self._namespace = os.stat("/proc/self/ns/net").st_ino
         self.warnings: list[str] = []
 
-    def enter(self, network: ManagedNetwork, machine: str, mac: str, wanted: int = 0) -> Member:
+    def enter(self, network: ManagedNetwork, entrant: Member) -> Member:
         """Have a machine in a network, which comes up if it is not, and is served.
 
         Args:
             network: as it is defined.
-            machine: its name.
-            mac: the link-layer address of its link.
-            wanted: the number that it shall have; 0 for any.
+            entrant: the machine, with the number that it shall have; 0 for any.
 
         Raises:
             ConflictError: the network is up elsewhere, full, or its bridge's name is taken.
             OSError: the kernel refused.
             PymachineError: dnsmasq does not start.
         """
+        machine, mac = entrant.machine, entrant.mac
         now = read_members().without(machine)
         up = self._up(now, network)
         network = up.network
+        if twin := next((one for one in now.of(network.name) if one.mac == mac), None):
+            raise ConflictError(
+                f"Machine '{twin.machine}' has the link-layer address {mac} in that network"
+            )
         running = {member.machine for member in now.of(network.name)}
         kept, number = leases.with_lease(
             leases.read_leases(network.name),
@@ -65,16 +69,16 @@ class InUse(NetworksLock):
             machine,
             time.time_ns() // 1000,
             running=running,
-            wanted=wanted,
+            wanted=entrant.number,
         )
         leases.write_leases(network.name, kept)
-        member = Member(machine=machine, network=network.name, number=number, mac=mac)
+        member = entrant.replace(number=number)
         others = tuple(one for one in now.up if one != up)
         now = now.replace(up=(*others, up), members=(*now.members, member))
         save_members(now)
-        self._make_bridge(network)
+        self._make_bridge(up)
         now = self._forward(now, network)
-        nft.load(rules.render(self._here(now)))
+        self._load_rules(now)
         self._serve(now, network)
         return member
 
@@ -97,11 +101,28 @@ class InUse(NetworksLock):
             elif up.network.name in left:
                 self._serve(now, up.network)
         now = self._put_back(now)
-        nft.load(rules.render(self._here(now)))
+        self._load_rules(now)
         save_members(now)
 
-    def _here(self, now: Members) -> list[ManagedNetwork]:
-        return [up.network for up in now.up if up.namespace == self._namespace]
+    def _load_rules(self, now: Members) -> None:
+        """Replace both tables by what is to be now.
+
+        Raises:
+            OSError: the kernel refuses the table of IP.
+        """
+        here = [up for up in now.up if up.namespace == self._namespace]
+        for tracked in (True, False):
+            bridges = render_bridge(here, now.members, tracked=tracked)
+            try:
+                nft.load(rules.render(here, now.members) + bridges)
+            except OSError:
+                continue
+            return
+        nft.load(rules.render(here, now.members))
+        self.warnings.append(
+            "This kernel filters no packets on bridges: a machine can take another's address, and"
+            " what is denied between machines of a network passes"
+        )
 
     def _up(self, now: Members, network: ManagedNetwork) -> Up:
         """Return the network as it is up, or shall be."""
@@ -117,13 +138,12 @@ class InUse(NetworksLock):
                 f"There is a link {network.bridge} on this host already",
                 f"Another Bridge= in the definition of '{network.name}' avoids it.",
             )
-        return Up(namespace=self._namespace, network=network)
+        address = stable_address(self._host_id or "0" * 32, network.name, BRIDGE_KEY)
+        return Up(namespace=self._namespace, network=network, mac=address)
 
-    def _make_bridge(self, network: ManagedNetwork) -> None:
-        index = rtnl.index_of(network.bridge)
-        if not index:
-            address = stable_address(self._host_id, network.name, BRIDGE_KEY)
-            index = rtnl.add_bridge(network.bridge, address)
+    def _make_bridge(self, up: Up) -> None:
+        network = up.network
+        index = rtnl.index_of(network.bridge) or rtnl.add_bridge(network.bridge, up.mac)
         try:
             forwarding.prepare_bridge(network.bridge)
         except OSError:

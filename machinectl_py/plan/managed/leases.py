@@ -9,6 +9,7 @@ from machinectl_py.config.managed_network import ManagedNetwork  # noqa: TC001 -
 from machinectl_py.errors import ConflictError
 from machinectl_py.layout import NETWORK_LEASES_DIR
 from machinectl_py.plan.managed.definitions import remove_file, write_file
+from machinectl_py.plan.managed.numbers import MOST, is_usable
 from machinectl_py.plan.siphash import siphash24
 from machinectl_py.record import Record
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _KEY = bytes.fromhex("0b9fd6a1f4b24c0e9a5d7e3c2f61b8d0")
-_MOST = 1 << 16  # numbers of a network; a bridge has fewer ports
 
 
 class Lease(Record):
@@ -100,7 +100,7 @@ def with_lease(
 def _find_free(
     leases: list[Lease], network: ManagedNetwork, machine: str, running: Collection[str]
 ) -> tuple[list[Lease], int]:
-    size = min(_MOST, *(1 << subnet.host_bits for subnet in network.subnets()))
+    size = min(MOST, *(1 << subnet.host_bits for subnet in network.subnets()))
     used = {lease.number for lease in leases}
     start = siphash24(machine.encode(), _KEY)
     for step in range(size):
@@ -113,11 +113,3 @@ def _find_free(
         raise ConflictError(f"The network '{network.name}' has no address left")
     oldest = min(idle, key=lambda lease: lease.used)
     return [lease for lease in leases if lease is not oldest], oldest.number
-
-
-def is_usable(network: ManagedNetwork, number: int) -> bool:
-    """Say whether a number is that of an address in each subnet, and not the bridge's."""
-    return all(
-        subnet.holds(number) and subnet.first + number != subnet.address
-        for subnet in network.subnets()
-    )

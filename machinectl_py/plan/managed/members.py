@@ -6,6 +6,7 @@ import os
 
 from machinectl_py.codec import decode, encode
 from machinectl_py.config.managed_network import ManagedNetwork  # noqa: TC001 - read from data
+from machinectl_py.config.spec import Traffic  # noqa: TC001 - read from data
 from machinectl_py.layout import RUN_DIR
 from machinectl_py.plan.managed.definitions import remove_file, write_file
 from machinectl_py.record import Record
@@ -20,6 +21,9 @@ class Member(Record):
     network: str
     number: int  # of its address in each subnet
     mac: str
+    link: str  # the port of the bridge
+    allow: tuple[Traffic, ...] = ()
+    deny: tuple[Traffic, ...] = ()
 
     def addresses(self, network: ManagedNetwork) -> tuple[str, ...]:
         """Return its addresses: IPv4, IPv6, as far as the network has them."""
@@ -31,6 +35,7 @@ class Up(Record):
 
     namespace: int  # inode of the network namespace that its bridge is in
     network: ManagedNetwork
+    mac: str  # of the bridge
 
 
 class Switch(Record):

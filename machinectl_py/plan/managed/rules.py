@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from machinectl_py.plan.managed.filter_rules import jumps_of_ip
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from machinectl_py.config.managed_network import ManagedNetwork
+    from machinectl_py.plan.managed.members import Member, Up
 
 TABLE = "inet pymachine-network"
 
 
-def render(networks: Iterable[ManagedNetwork]) -> str:
-    """Return the transaction that replaces the table by one for these; by none if there is none."""
-    networks = sorted(networks, key=lambda network: network.name)
+def render(ups: Iterable[Up], members: Iterable[Member]) -> str:
+    """Return the transaction that replaces the table by one for these; by none if there is none.
+
+    Args:
+        ups: the networks that are up here.
+        members: the machines in them.
+    """
+    ups = tuple(ups)
+    chains, to_host, forwarded = jumps_of_ip(ups, members)
+    networks = sorted((up.network for up in ups), key=lambda network: network.name)
     start = f"add table {TABLE}\ndelete table {TABLE}\n"
     if not networks:
         return start
@@ -23,7 +33,8 @@ def render(networks: Iterable[ManagedNetwork]) -> str:
         _set("bridges", "ifname", (f'"{network.bridge}"' for network in networks)),
         _set("hidden", "ifname", (f'"{network.bridge}"' for network in hidden)),
         _set("within", "ifname . ifname", within),
-        _FORWARD,
+        chains,
+        _FORWARD.format(to_host=to_host, forwarded=forwarded),
         _masquerading(hidden),
     )
     return f"{start}table {TABLE} {{\n{''.join(parts)}}}\n"
@@ -37,17 +48,20 @@ def _set(name: str, kind: str, elements: Iterable[str]) -> str:
 
 # From one port of a bridge to another packets come here only with br_netfilter.
 _FORWARD = """\
-  chain forward {
+  chain input {{
+    type filter hook input priority 0
+{to_host}  }}
+  chain forward {{
     type filter hook forward priority 0
-    oifname @bridges jump to-machines
-  }
-  chain to-machines {
+{forwarded}    oifname @bridges jump to-machines
+  }}
+  chain to-machines {{
     ct state established,related accept
     ct status dnat accept
     iifname . oifname @within accept
     iifname @bridges drop
     oifname @hidden drop
-  }
+  }}
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from machinectl_py.config.managed_network import ManagedNetwork
+from machinectl_py.config.spec import Traffic
 from machinectl_py.errors import ConflictError
 from machinectl_py.kernel import netdevice, rtnl
 from machinectl_py.kernel.namespaces import InNetwork
@@ -67,8 +68,11 @@ class EnterNetwork(Step):
     machine: str
     network: ManagedNetwork
     mac: str  # of the machine's link
+    link: str  # the other end, a port of the bridge
     host_id: str
     wanted: int = 0  # the number of its address; 0 for any
+    allow: tuple[Traffic, ...] = ()
+    deny: tuple[Traffic, ...] = ()
 
     def describe(self) -> str:
         """Return the act."""
@@ -88,9 +92,21 @@ class EnterNetwork(Step):
     def apply(self, context: Context) -> None:
         """Enter it."""
         from machinectl_py.plan.managed.in_use import InUse
+        from machinectl_py.plan.managed.members import Member
 
         with InUse(context.hooks.services, self.host_id) as in_use:
-            member = in_use.enter(self.network, self.machine, self.mac, self.wanted)
+            member = in_use.enter(
+                self.network,
+                Member(
+                    machine=self.machine,
+                    network=self.network.name,
+                    number=self.wanted,
+                    mac=self.mac,
+                    link=self.link,
+                    allow=self.allow,
+                    deny=self.deny,
+                ),
+            )
             for warning in in_use.warnings:
                 context.warn(warning)
         context.give("network-number", member.number)
@@ -101,6 +117,37 @@ class EnterNetwork(Step):
 
         with InUse(context.hooks.services) as in_use:
             in_use.leave(self.machine)
+
+
+class CheckFirewall(Step):
+    """Tell which rule of others stops the network's packets; ours cannot let them pass."""
+
+    name = "check-firewall"
+    place = "supervisor"
+    man = "nft(8)"
+    because = "last, as nothing waits for it: a packet passes only if all tables let it"
+    lifetime = "process"
+    takes = ("network-ready",)
+
+    network: ManagedNetwork
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"look for rules that stop DHCP, DNS or packets of {self.network.bridge}"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return "nft list ruleset"
+
+    def apply(self, context: Context) -> None:
+        """Look at all rules, as far as they can be listed."""
+        from machinectl_py.plan.managed.obstacles import of_firewall
+
+        try:
+            for obstacle in of_firewall(self.network):
+                context.warn(f"{obstacle.text}. To let them pass: {obstacle.remedy}")
+        except OSError:
+            return
 
 
 class SetAddresses(Step):
