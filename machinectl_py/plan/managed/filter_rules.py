@@ -60,7 +60,7 @@ def _chains(up: Up, member: Member, dialect: Dialect) -> str:
         if allow and not deny:
             lines += [dialect.forwarded, f"{dialect.every}drop"]
         body = "".join(f"    {line}\n" for line in filter(None, lines))
-        texts.append(f"  chain {direction}-{member.machine} {{\n{body}  }}\n")
+        texts.append(f"  chain {direction}-{_chain(member)} {{\n{body}  }}\n")
     return "".join(texts)
 
 
@@ -95,9 +95,9 @@ def render_bridge(ups: Iterable[Up], members: Iterable[Member], *, tracked: bool
     pairs = [(by_network[one.network], one) for one in members if one.network in by_network]
     if not pairs:
         return start
-    local = {one.machine: link_local(one.mac) for _, one in pairs}
-    taken = {*local.values(), *(link_local(up.mac) for up in by_network.values() if up.mac)}
-    parts = [_own_addresses(up, one, taken - {local[one.machine]}) for up, one in pairs]
+    taken = {link_local(one.mac) for _, one in pairs}
+    taken |= {link_local(up.mac) for up in by_network.values()}
+    parts = [_own_addresses(up, one, taken - {link_local(one.mac)}) for up, one in pairs]
     dialect = _TRACKED if tracked else _UNTRACKED
     filtered = [(up, one) for up, one in pairs if is_filtered(one)]
     parts += [_chains(up, one, dialect) for up, one in filtered]
@@ -111,8 +111,12 @@ def render_bridge(ups: Iterable[Up], members: Iterable[Member], *, tracked: bool
     return f"{start}table {BRIDGE_TABLE} {{\n{''.join(parts)}}}\n"
 
 
+def _chain(member: Member) -> str:
+    return f"{member.machine}.{member.network}"  # which has no dot itself
+
+
 def _jumps(side: str, to: str, members: Iterable[Member]) -> str:
-    targets = ", ".join(f'"{one.link}" : jump {to}-{one.machine}' for one in members)
+    targets = ", ".join(f'"{one.link}" : jump {to}-{_chain(one)}' for one in members)
     return f"{side} vmap {{ {targets} }}"
 
 
@@ -140,7 +144,7 @@ def _own_addresses(up: Up, member: Member, others: set[str]) -> str:
         "ether type ip6 ip6 saddr != { fe80::/10, :: } drop",
     ]
     body = "".join(f"    {line}\n" for line in filter(None, lines))
-    return f"  chain own-{member.machine} {{\n{body}  }}\n"
+    return f"  chain own-{_chain(member)} {{\n{body}  }}\n"
 
 
 def _hexadecimal(address: str) -> str:
@@ -169,8 +173,8 @@ def jumps_of_ip(ups: Iterable[Up], members: Iterable[Member]) -> tuple[str, str,
         texts += _chains(up, one, _IP)
         for address in one.addresses(up.network):
             family = "ip6" if ":" in address else "ip"
-            out = f'iifname "{up.network.bridge}" {family} saddr {address} jump out-{one.machine}\n'
-            into = f'oifname "{up.network.bridge}" {family} daddr {address} jump in-{one.machine}\n'
+            out = f'iifname "{up.network.bridge}" {family} saddr {address} jump out-{_chain(one)}\n'
+            into = f'oifname "{up.network.bridge}" {family} daddr {address} jump in-{_chain(one)}\n'
             to_host += f"    {out}"
             forwarded += f"    {out}    {into}"
     return texts, to_host, forwarded

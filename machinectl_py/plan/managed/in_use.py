@@ -55,7 +55,7 @@ class InUse(NetworksLock):
             PymachineError: dnsmasq does not start.
         """
         machine, mac = entrant.machine, entrant.mac
-        now = read_members().without(machine)
+        now = read_members().without(machine, network.name)
         up = self._up(now, network)
         network = up.network
         if twin := next((one for one in now.of(network.name) if one.mac == mac), None):
@@ -80,26 +80,26 @@ class InUse(NetworksLock):
         now = self._forward(now, network)
         self._load_rules(now)
         self._serve(now, network)
+        self._tell_others(now, member.machine, network.name)
         return member
 
-    def leave(self, machine: str) -> None:
-        """Have a machine in no network, and none up that has no member.
+    def leave(self, machine: str, network: str) -> None:
+        """Have a machine in a network no more, and none up that has no member.
 
         Raises:
             OSError: the kernel refused.
             PymachineError: dnsmasq does not end.
         """
-        now = read_members()
-        left = {member.network for member in now.members if member.machine == machine}
-        now = now.without(machine)
+        now = read_members().without(machine, network)
         save_members(now)
         for up in now.up:
             if not now.of(up.network.name):
                 self._take_down(up)
                 now = now.replace(up=tuple(one for one in now.up if one != up))
                 save_members(now)
-            elif up.network.name in left:
+            elif up.network.name == network:
                 self._serve(now, up.network)
+        self._tell_others(now, machine, network)
         now = self._put_back(now)
         self._load_rules(now)
         save_members(now)
@@ -179,10 +179,18 @@ class InUse(NetworksLock):
                 forwarding.write(switch.path, switch.before)
         return now.replace(switches=tuple(one for one in now.switches if one not in over))
 
+    def _tell_others(self, now: Members, machine: str, network: str) -> None:
+        """Have the other networks of a machine know, or forget, names of one."""
+        for up in now.up:
+            name = up.network.name
+            if name != network and any(one.machine == machine for one in now.of(name)):
+                self._serve(now, up.network)
+
     def _serve(self, now: Members, network: ManagedNetwork) -> None:
         directory = dnsmasq.directory(network.name)
         os.makedirs(directory, mode=0o755, exist_ok=True)
-        for name, text in dnsmasq.files(network, now.of(network.name)).items():
+        others = now.others(network.name)
+        for name, text in dnsmasq.files(network, now.of(network.name), others).items():
             write_file(f"{directory}/{name}", text)
         self._services().start(
             ServiceRequest(
