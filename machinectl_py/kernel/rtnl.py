@@ -40,6 +40,27 @@ class Link(Record):
     master: int  # index of the bridge that it is a port of, or 0
 
 
+class Traffic(Record):
+    """What went over a link since it was made, as its own end counts."""
+
+    index: int
+    name: str
+    peer: int  # index of the other end of a veth, in whichever namespace; or 0
+    received_bytes: int
+    received_packets: int
+    received_errors: int
+    received_dropped: int
+    sent_bytes: int
+    sent_packets: int
+    sent_errors: int
+    sent_dropped: int
+
+
+def traffic() -> tuple[Traffic, ...]:
+    """Return what went over each link, by rtnl_link_stats64 of <linux/if_link.h>."""
+    return tuple(map(_traffic, ask("RTM_GETLINK", "links", lambda route: route.link("dump"))))
+
+
 def index_of(name: str) -> int:
     """Return the index of a link by its name or an alternative one, or 0 if there is none."""
     try:
@@ -270,4 +291,21 @@ def _link(message: Any) -> Link:
         kind=(info.get_attr("IFLA_INFO_KIND") or "") if info else "",
         address=message.get_attr("IFLA_ADDRESS") or "",
         master=message.get_attr("IFLA_MASTER") or 0,
+    )
+
+
+def _traffic(message: Any) -> Traffic:
+    counted = message.get_attr("IFLA_STATS64")
+    return Traffic(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        peer=message.get_attr("IFLA_LINK") or 0,
+        received_bytes=counted["rx_bytes"],
+        received_packets=counted["rx_packets"],
+        received_errors=counted["rx_errors"],
+        received_dropped=counted["rx_dropped"],
+        sent_bytes=counted["tx_bytes"],
+        sent_packets=counted["tx_packets"],
+        sent_errors=counted["tx_errors"],
+        sent_dropped=counted["tx_dropped"],
     )

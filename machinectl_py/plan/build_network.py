@@ -140,7 +140,7 @@ def check_names(spec: MachineSpec) -> tuple[Step, ...]:
     names = [_host_name(spec)] if network.veth else []
     names += [pair.host for pair in network.veth_extra]
     names += [_rate_link(spec)] if network.rate_out else []
-    names += [_attached_host_name(spec, other) for other in network.attached]
+    names += [attached_host_name(spec, other) for other in network.attached]
     return (links.CheckNames(links=tuple(names)),) if names else ()
 
 
@@ -268,7 +268,8 @@ def attached_name(network: str) -> str:
     return link_names.short_name(f"pm-{network}")
 
 
-def _attached_host_name(spec: MachineSpec, network: str) -> str:
+def attached_host_name(spec: MachineSpec, network: str) -> str:
+    """Return how its other end is called here."""
     return link_names.short_name(f"vb-{spec.name}-{network}")
 
 
@@ -276,7 +277,7 @@ def attach(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> tupl
     """Return the steps that have a machine in a further network."""
     from machinectl_py.plan.steps.managed_network import EnterNetwork, SetAddresses
 
-    here, inside = _attached_host_name(spec, network.name), attached_name(network.name)
+    here, inside = attached_host_name(spec, network.name), attached_name(network.name)
     host_id = facts.files.machine_id
     # Of a key of its own for each network: a list of them would have other numbers after changes.
     seed = f"{spec.name} {network.name}"
@@ -302,15 +303,6 @@ def attach(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> tupl
         ),
         SetAddresses(network=network, inside=inside),
     )
-
-
-def detach(spec: MachineSpec, facts: HostFacts, name: str) -> tuple[Step, ...]:
-    """Return the steps, to be undone, that have a machine in a network it is in."""
-    managed = facts.network.managed
-    if managed and managed.name == name:
-        return (*_veth(spec, facts), *_limit_rate(spec))
-    network = next(other for other in facts.network.attached if other.name == name)
-    return attach(spec, facts, network)
 
 
 def _set_addresses(facts: HostFacts) -> tuple[Step, ...]:
