@@ -45,6 +45,7 @@ VERBS: dict[str, dict[str, str]] = {
         "namespaces": "namespaces",
         "processes": "processes",
         "mounts": "mounts",
+        "monitor": "monitor",
     },
     "Work inside": {
         "console": "console",
