@@ -46,6 +46,7 @@ VERBS: dict[str, dict[str, str]] = {
         "processes": "processes",
         "mounts": "mounts",
         "monitor": "monitor",
+        "service": "service",
     },
     "Work inside": {
         "console": "console",
