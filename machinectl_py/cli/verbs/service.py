@@ -16,8 +16,10 @@ SUMMARY = "Serve the D-Bus API org.pymachine1"
 DETAILS = """\
 The bus starts it by the unit pymachine.service when a program asks for the name, and it ends when
 there has been no call and no machine for a while. Listing is free to all; what changes something is
-root's, or whom polkit lets by the action org.pymachine1.manage-machines."""
-EXAMPLE = "busctl call org.pymachine1 /org/pymachine1 org.pymachine1.Manager ListMachines"
+root's, or whom polkit lets by the action org.pymachine1.manage-machines. To try it:
+
+  busctl call org.pymachine1 /org/pymachine1 org.pymachine1.Manager ListMachines"""
+EXAMPLE = "pymachine service --exit-idle-time=300"
 OPTIONS = (
     Option(
         name="--exit-idle-time",
