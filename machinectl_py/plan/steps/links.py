@@ -90,15 +90,7 @@ class AwaitLinks(Step):
         """Do nothing: the slots are filled."""
 
 
-class _OfLinks(Step):
-    """What asks the kernel by rtnetlink."""
-
-    def prepare(self) -> None:
-        """Import the library."""
-        rtnl.preload()
-
-
-class MakeZone(_OfLinks):
+class MakeZone(Step):
     """Make the bridge of a zone, unless another machine of the zone has it made already."""
 
     name = "make-zone"
@@ -144,7 +136,7 @@ def _ensure_bridge(name: str) -> int:
     return rtnl.index_of(name) or rtnl.add_bridge(name)
 
 
-class AddVeth(_OfLinks):
+class AddVeth(Step):
     """Make a pair of virtual links, one end here, the other in the machine."""
 
     name = "add-veth"
@@ -251,7 +243,7 @@ class AddVeth(_OfLinks):
                 raise
 
 
-class AddChild(_OfLinks):
+class AddChild(Step):
     """Make a link on one of the host's, in the machine."""
 
     name = "add-child-link"
@@ -355,7 +347,7 @@ class HoldNetwork(Step):
             pass
 
 
-class MoveLink(_OfLinks):
+class MoveLink(Step):
     """Move a link of the host's into the machine, and back at its end."""
 
     name = "move-link"

@@ -92,10 +92,6 @@ class EnterNetwork(Step):
         bridge = self.network.bridge
         return f"ip link add {bridge} type bridge; dnsmasq --interface={bridge} …; nft -f …"
 
-    def prepare(self) -> None:
-        """Import the library."""
-        rtnl.preload()
-
     def apply(self, context: Context) -> None:
         """Enter it."""
         from machinectl_py.plan.managed.in_use import InUse
@@ -197,10 +193,6 @@ class SetAddresses(Step):
         """Return the shell's way."""
         routes = "; ".join(f"ip route add default via {via}" for via in self.network.gateways())
         return f"nsenter --target=LEADER --net ip address add ADDRESS dev {self.inside}; {routes}"
-
-    def prepare(self) -> None:
-        """Import the library."""
-        rtnl.preload()
 
     def apply(self, context: Context) -> None:
         """Set them."""
