@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.bench.measure import ROUNDS, milliseconds, row
-from tests.bench.peers import NSPAWN, PYMACHINE, pymachine
+from tests.bench.peers import NSPAWN, PYMACHINE, boot_nspawn, boot_ours, pymachine
 from tests.hosts import overlay
 
 TYPE_CHECKING = False
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     Command = Sequence[object]
+    Pair = tuple[Callable[[], float], Callable[[], float]]
 
 NAME = f"bench{os.getpid()}"
 NEIGHBOUR = f"{NAME}n"  # has the network be up
@@ -27,7 +28,7 @@ PORT, INNER_PORT = 5200, 5201  # of the host, and of iperf3
 VOLUME = 1 << 30  # bytes that are sent to measure throughput
 ROUND_TRIPS = 3  # seconds
 PATIENCE = 20.0  # seconds
-PACKET_ROUNDS = 7
+BOOT_ROUNDS, PACKET_ROUNDS = 11, 7
 OUTSIDE = "pymachine-bench"  # a network namespace
 OUTSIDE_HOST, OUTSIDE_CLIENT = "192.0.2.1", "192.0.2.2"
 LXC_CONFIG = """\
@@ -55,14 +56,6 @@ def compare_networks(tree: Path) -> None:
 # The time that a network adds to a start.
 
 
-def run_ours(root: Path, *options: str) -> Command:
-    return [*PYMACHINE, "run", "-D", root, "-M", NAME, *options, "/bin/true"]
-
-
-def run_nspawn(root: Path, *options: str) -> Command:
-    return [*NSPAWN, "-D", root, "-M", NAME, *options, "/bin/true"]
-
-
 @contextmanager
 def lxc(root: Path, network: str) -> Iterator[list[object]]:
     """Give the words that tell lxc of a container."""
@@ -73,44 +66,55 @@ def lxc(root: Path, network: str) -> Iterator[list[object]]:
         yield ["-P", directory, "-n", NAME]
 
 
-def added(title: str, goal: float, *pairs: tuple[Command, Command]) -> None:
-    """Print what a network adds to ours and to a peer's: the median of the differences.
+def added(title: str, ours: Pair, theirs: Pair, rounds: int = ROUNDS) -> None:
+    """Print what a network adds to a start of ours and of a peer's: the difference of medians.
 
     Args:
         title: of the row.
-        goal: see `row`.
-        pairs: of ours and of the peer, the command with a network and that without.
+        ours: a start with a network, and one without.
+        theirs: the same of the peer.
+        rounds: how often each is measured, in turn.
     """
-    columns: list[list[float]] = [[] for _ in pairs]
-    for number in range(ROUNDS + 1):
-        for column, (with_it, without) in zip(columns, pairs, strict=True):
-            difference = milliseconds(with_it) - milliseconds(without)
-            if number:  # the first warms the caches
-                column.append(difference)
-    medians = [statistics.median(column) for column in columns]
-    row(title, goal, *medians) if len(medians) > 1 else print(f"{title:<44} {medians[0]:9.1f}")
+    starts = (*ours, *theirs)
+    for start in starts:  # caches are warm for all
+        start()
+    found = list(zip(*([start() for start in starts] for _ in range(rounds)), strict=True))
+    linked, alone, their_linked, their_alone = map(statistics.median, found)
+    row(title, 1.0, linked - alone, their_linked - their_alone)
+
+
+def whole(command: Command) -> Callable[[], float]:
+    """Return what measures a command to its end."""
+    return lambda: milliseconds(command)
 
 
 def compare_starts(root: Path, neighbour: Path) -> None:
-    """Compare what each kind of network adds to /bin/true, from nothing to nothing left."""
-    ours, nspawn = run_ours(root), run_nspawn(root)
-    veth = (run_ours(root, "--network-veth"), ours)
-    managed = (run_ours(root, "--network"), ours)
-    added(
-        "a start with --network-veth, systemd-nspawn",
-        1.0,
-        veth,
-        (run_nspawn(root, "--network-veth"), nspawn),
-    )
-    with lxc(root, LXC_NONE) as none, lxc(root, LXC_VETH) as linked, lxc(root, LXC_BRIDGED) as wide:
-        alone, with_veth, bridged = (
-            ["lxc-start", *words, "-F", "--", "/bin/true"] for words in (none, linked, wide)
-        )
-        added("a start with --network-veth, lxc-start", 1.0, veth, (with_veth, alone))
-        # lxc's bridge, rules and dnsmasq are up from the host's boot.
-        with running_ours(neighbour, NEIGHBOUR, "--network"):
-            added("a start with --network, lxc-start", 1.0, managed, (bridged, alone))
-    added("…and the first of its network, the last too", 0, managed)
+    """Compare what each kind of network adds to a boot, and to /bin/true with its tear-down."""
+
+    def boot(*options: str) -> Callable[[], float]:
+        return lambda: boot_ours(root, NAME, *options)
+
+    def boot_theirs(*options: str) -> Callable[[], float]:
+        return lambda: boot_nspawn(root, NAME, *options)
+
+    def run(*options: str) -> Callable[[], float]:
+        return whole([*PYMACHINE, "run", "-D", root, "-M", NAME, *options, "/bin/true"])
+
+    def run_theirs(*options: str) -> Callable[[], float]:
+        return whole([*NSPAWN, "-D", root, "-M", NAME, *options, "/bin/true"])
+
+    veth, peer = "--network-veth", "systemd-nspawn --network-veth"
+    with ExitStack() as stack:
+        words = [stack.enter_context(lxc(root, one)) for one in (LXC_BRIDGED, LXC_VETH, LXC_NONE)]
+        bridged, linked, alone = (whole(["lxc-start", *w, "-F", "--", "/bin/true"]) for w in words)
+        theirs = (boot_theirs(veth), boot_theirs())
+        added(f"boot {veth}, {peer}", (boot(veth), boot()), theirs, BOOT_ROUNDS)
+        added(f"run {veth}, {peer}", (run(veth), run()), (run_theirs(veth), run_theirs()))
+        added(f"run {veth}, lxc-start", (run(veth), run()), (linked, alone))
+        # As lxc's bridge, rules and dnsmasq are up from the host's boot.
+        stack.enter_context(running_ours(neighbour, NEIGHBOUR, "--network"))
+        added(f"boot --network, {peer}", (boot("--network"), boot()), theirs, BOOT_ROUNDS)
+        added("run --network, lxc-start with lxcbr0", (run("--network"), run()), (bridged, alone))
 
 
 # Packets.
