@@ -97,7 +97,7 @@ class EnterNetwork(Step):
         from machinectl_py.plan.managed.in_use import InUse
         from machinectl_py.plan.managed.members import Member
 
-        with InUse(context.hooks.services, self.host_id) as in_use:
+        with InUse(context.hooks, self.host_id) as in_use:
             member = in_use.enter(
                 self.network,
                 Member(
@@ -118,7 +118,7 @@ class EnterNetwork(Step):
         """Leave it."""
         from machinectl_py.plan.managed.in_use import InUse
 
-        with InUse(context.hooks.services) as in_use:
+        with InUse(context.hooks) as in_use:
             in_use.leave(self.machine, self.network.name)
 
 
