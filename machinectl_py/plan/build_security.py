@@ -13,7 +13,8 @@ from machinectl_py.plan.steps.api import MountFileSystem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.config.spec import LabelSpec, MachineSpec, SeccompSpec
+    from machinectl_py.config.label_spec import LabelSpec
+    from machinectl_py.config.spec import MachineSpec, SeccompSpec
     from machinectl_py.plan.security_facts import SecurityFacts
     from machinectl_py.plan.step import Step
 
