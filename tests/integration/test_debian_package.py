@@ -28,7 +28,8 @@ def run(*command, status=0):
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
-    return run(REPOSITORY / "packaging/make-deb", tmp_path_factory.mktemp("deb")).strip()
+    said = run(REPOSITORY / "packaging/make-deb", tmp_path_factory.mktemp("deb"))
+    return said.splitlines()[0]
 
 
 @pytest.fixture

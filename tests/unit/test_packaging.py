@@ -147,3 +147,10 @@ def test_install_into_a_system_by_a_user_says_sudo():
     done = subprocess.run([PACKAGING / "install"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "sudo" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["make-man", "make-completions", "pymachine"])
+def test_later_pythons_have_nothing_to_warn_of(name):
+    code = "import sys; compile(sys.stdin.read(), 'program', 'exec')"
+    program = (PACKAGING / name).read_text()
+    assert not run("/usr/bin/python3", "-W", "error", "-c", code, input=program)
