@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -137,6 +139,35 @@ def test_an_interrupted_boot_leaves_nothing(pymachine, tree, machine):
             continue
         assert "Traceback" not in stderr
         assert not os.path.exists(f"/run/pymachine/machines/{machine}")
+
+
+def test_a_trace_is_drawn_with_each_step_and_the_boot(pymachine, tree, machine, tmp_path):
+    pymachine("boot", "-q", "-D", tree, "-M", machine, check=True)
+    for path, reason in (("", "--svg= is empty"), (f"{tmp_path}/no/file", "No such file")):
+        done = pymachine("trace", machine, f"--svg={path}")
+        assert done.returncode in (1, 2)
+        assert reason in done.stderr
+    picture = tmp_path / "boot.svg"
+    pymachine("trace", machine, f"--svg={picture}", check=True)
+    space = "{http://www.w3.org/2000/svg}"
+    drawn = ET.parse(picture).getroot()
+    texts = [text.text for text in drawn.iter(f"{space}text")]
+    steps = json.loads(pymachine("trace", machine, "--json=short").stdout)["steps"]
+    assert len(list(drawn.iter(f"{space}rect"))) == len(steps) + 1
+    for step in steps:
+        assert any(text.startswith(step["describe"][:70]) for text in texts)
+    assert "until READY=1" in texts[-1]
+
+
+def test_a_supervisor_says_whose_it_is(pymachine, tree, machine):
+    pymachine("boot", "-q", "-D", tree, "-M", machine, check=True)
+    pid = pymachine("show", machine, "-p", "Supervisor", "--value").stdout.strip()
+    for _ in range(2):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
+        assert words.decode() == f"pymachine: supervisor of {machine}"
+        assert Path(f"/proc/{pid}/comm").read_text() == "pymachine\n"
+        assert f"Supervisor: {pid} (pymachine)" in pymachine("status", machine).stdout
+        pymachine("reboot", machine, check=True)
 
 
 @pytest.mark.parametrize("options", [["--volatile=yes"], ["--volatile=state"], []])
