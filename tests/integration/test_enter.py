@@ -335,6 +335,12 @@ def test_shell_without_a_command_is_the_users_login_shell(name):
     assert session.status() == 0
 
 
+def test_a_shell_takes_its_commands_from_a_pipe_and_ends_with_it(pymachine, name):
+    shown = pymachine("shell", name, input="echo $((6 * 7)); false\n")
+    assert "\n42\n" in shown.stdout.replace("\r", "")
+    assert shown.returncode == 1
+
+
 @pytest.fixture
 def without_systemd(tree, machine):
     """A machine whose only program is a command."""
@@ -371,6 +377,31 @@ def test_login_prompts_and_the_escape_leaves(name):
     session.type("\x1d\x1d\x1d")
     session.expect(f"Connection to machine {name} terminated.")
     assert session.status() == 0
+
+
+def test_login_ends_with_an_input_that_is_no_terminal(pymachine, name):
+    shown = pymachine("login", name)
+    assert (shown.returncode, shown.stderr.count("\n")) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("exec", "NAME", "true"), "enter machine 'NAME'"),
+        (("shell", "NAME", "/bin/true"), "enter machine 'NAME'"),
+        (("login", "NAME"), "enter machine 'NAME'"),
+        (("console", "NAME"), "see the console of machine 'NAME'"),
+        *(((verb, "NAME"), "signal machines") for verb in ("poweroff", "reboot", "terminate")),
+        (("kill", "NAME"), "signal machines"),
+        (("kill", "--whom=leader", "NAME"), "signal machines"),
+    ],
+)
+def test_who_is_not_root_is_told_so(pymachine, name, words, told):
+    words = [word.replace("NAME", name) for word in words]
+    shown = pymachine(*words, user=65534, group=65534, extra_groups=())
+    line = f"pymachine: Only root may {told.replace('NAME', name)}"
+    assert shown.stderr == f"{line}\nhint: Try again with sudo.\n"
+    assert shown.returncode == 1
 
 
 def test_console_takes_keys_shows_what_comes_and_can_be_left_and_come_back_to(name):
