@@ -142,13 +142,11 @@ def is_listed(key, ours, theirs, more):
 
 def hold_same(ours, theirs, more=()):
     """Hold that two trees' probes have told the same but for what has a reason."""
-    ours, theirs = inside.read_facts(ours), inside.read_facts(theirs)
-    assert len(theirs) > 300  # the probe came to its end
-    told = []
-    for section, key in sorted(ours.keys() | theirs.keys()):
-        name, our, their = f"{section} {key}", ours.get((section, key)), theirs.get((section, key))
-        if our != their and not is_listed(name, our, their, more):
-            told.append(f"{name}\n    ours:   {our}\n    theirs: {their}")
+    told = [
+        f"{name}\n    ours:   {our}\n    theirs: {their}"
+        for name, our, their in inside.differences(ours, theirs)
+        if not is_listed(name, our, their, more)
+    ]
     assert not told, "\n".join(told)
 
 
