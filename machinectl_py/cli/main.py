@@ -46,6 +46,8 @@ VERBS: dict[str, dict[str, str]] = {
         "namespaces": "namespaces",
         "processes": "processes",
         "mounts": "mounts",
+        "monitor": "monitor",
+        "service": "service",
     },
     "Work inside": {
         "console": "console",

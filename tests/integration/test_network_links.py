@@ -363,7 +363,7 @@ def test_the_link_layer_s_address_can_be_given(host, tree, name):
     given["SYSTEMD_NSPAWN_NETWORK_MAC"] = "02:00:5e:00:53"
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=given)
     assert done.returncode
-    assert "is no link-layer address" in done.stderr
+    assert "expected a link-layer address" in done.stderr
 
 
 def test_a_failure_after_the_links_leaves_none(host, tree, name):
