@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -95,7 +94,6 @@ def running(command: list[str], root: Path):
     assert process.returncode == 0, said
 
 
-@pytest.mark.skipif(shutil.which("systemd-nspawn") is None, reason="needs systemd-nspawn")
 @pytest.mark.parametrize(
     "options",
     [
@@ -134,7 +132,6 @@ def network_like(host: Network):
         yield found
 
 
-@pytest.mark.skipif(shutil.which("systemd-nspawn") is None, reason="needs systemd-nspawn")
 @pytest.mark.parametrize("prefix", ["ve", "vb"])
 def test_a_long_name_is_shortened_as_systemd_nspawn_does(host, tree, prefix):
     name = f"a-long-name-of-a-machine-{os.getpid()}"

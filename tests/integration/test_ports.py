@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -17,10 +16,7 @@ from tests.conftest import COMMAND
 from tests.hosts.overlay import private_copy
 from tests.integration.networks import Network, network
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 HOST, WORLD = "192.0.2.1", "192.0.2.2"
 HOST6, WORLD6 = "2001:db8:2::1", "2001:db8:2::2"

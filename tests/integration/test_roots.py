@@ -246,10 +246,10 @@ def btrfs(tree, tmp_path):
     place.mkdir()
     with image.open("wb") as file:
         file.truncate(1 << 30)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
     try:
-        subprocess.run(["mkfs.btrfs", "-q", image], check=True)
         subprocess.run(["mount", "-o", "loop", image, place], check=True)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+    except subprocess.CalledProcessError as error:
         pytest.skip(f"no btrfs here: {error}")
     try:
         root = place / "root"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from machinectl_py.layout import tunnel_dir, unix_export_dir
+from tests.hosts.apart import systemd_runs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -113,10 +113,8 @@ def test_a_reboot_keeps_both(pymachine, booted):
     assert inside(pymachine, booted, "touch", "/run/host/unix-export/x").returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("machinectl") is None, reason="needs machinectl")
-def test_machinectl_bind_shows_a_directory(pymachine, manager, booted, tmp_path):
-    if manager != "systemd":
-        pytest.skip("needs systemd-machined")
+@pytest.mark.skipif(not systemd_runs(), reason="needs systemd")
+def test_machinectl_bind_shows_a_directory(pymachine, booted, tmp_path):
     (tmp_path / "here").write_text("shown")
     subprocess.run(["machinectl", "bind", "--mkdir", booted, tmp_path, "/srv/shown"], check=True)
     assert inside(pymachine, booted, "cat", "/srv/shown/here").stdout == "shown"
