@@ -12,6 +12,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.waiting import wait_for
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
@@ -26,13 +28,6 @@ def one_error(done, status=1):
 
 def property_of(pymachine, machine, name):
     return pymachine("show", machine, "-p", name, "--value").stdout.strip()
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_machine_boots_to_running_and_powers_off(pymachine, tree, machine):
@@ -56,8 +51,8 @@ def test_a_machine_reboots_by_verb_and_from_inside(pymachine, tree, machine):
     second = property_of(pymachine, machine, "Leader")
     assert first != second
     pymachine("exec", machine, "--", "systemctl", "reboot")
-    wait_until(lambda: property_of(pymachine, machine, "Leader") not in ("", first, second))
-    wait_until(lambda: property_of(pymachine, machine, "Boots") == "3")
+    wait_for(lambda: property_of(pymachine, machine, "Leader") not in ("", first, second))
+    wait_for(lambda: property_of(pymachine, machine, "Boots") == "3")
     assert pymachine("terminate", machine).returncode == 0
 
 
@@ -99,7 +94,7 @@ def test_a_killed_supervisor_leaves_nothing_that_runs(pymachine, tree, machine):
     supervisor = int(property_of(pymachine, machine, "Supervisor"))
     leader = int(property_of(pymachine, machine, "Leader"))
     os.kill(supervisor, signal.SIGKILL)
-    wait_until(lambda: not os.path.exists(f"/proc/{leader}"))
+    wait_for(lambda: not os.path.exists(f"/proc/{leader}"))
     assert machine not in pymachine("list").stdout
     assert not os.path.exists(f"/run/pymachine/machines/{machine}")
 

@@ -14,6 +14,7 @@ import pytest
 from machinectl_py.config.spec import RootSpec
 from tests.hosts.apart import systemd_runs
 from tests.integration import disks, specs
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -74,13 +75,6 @@ def refused(pymachine, image, machine, *options):
     assert lines[0].startswith("pymachine: "), lines
     assert len(lines) == 1 or lines[1].startswith("hint: "), lines
     return done.stderr
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("kind", disks.TOOLS)
@@ -209,7 +203,7 @@ def test_a_killed_supervisor_leaves_no_loop_device(pymachine, gpt, machine):
         pymachine("boot", "-i", gpt, "-M", machine, check=True)
         supervisor = int(pymachine("show", machine, "-p", "Supervisor", "--value").stdout)
         os.kill(supervisor, signal.SIGKILL)
-        wait_until(lambda: disks.attached(gpt) == [])
+        wait_for(lambda: disks.attached(gpt) == [])
     pymachine("boot", "-i", gpt, "-M", machine, check=True)
     pymachine("terminate", machine, check=True)
 
@@ -225,7 +219,7 @@ def test_a_step_that_fails_leaves_nothing(pymachine, gpt, machine, step, verb):
     done = pymachine(verb, "-i", gpt, "-M", machine, *command, env=environment)
     assert "injected" in done.stderr, done
     # That of the look into the image before is read-only, and goes by the kernel's own time.
-    wait_until(lambda: disks.attached(gpt) == [], 2)
+    wait_for(lambda: disks.attached(gpt) == [], patience=2)
     assert time.monotonic() - begun < 4  # who undoes does not wait for itself
 
 

@@ -18,18 +18,9 @@ from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.runtime.state import read_state, write_state
 from tests.conftest import COMMAND
 from tests.integration import leaks
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-PATIENCE = 30.0
-
-
-def _wait_for(condition):
-    end = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < end, condition
-        time.sleep(0.02)
-    return found
 
 
 def _children(pid):
@@ -248,7 +239,7 @@ def test_a_command_does_not_outlive_a_killed_caller(name):
     child = _children(process.pid)[0]
     process.kill()
     process.wait()
-    _wait_for(lambda: not os.path.exists(f"/proc/{child}"))
+    wait_for(lambda: not os.path.exists(f"/proc/{child}"))
     process.stdout.close()
 
 
@@ -277,7 +268,7 @@ def test_leaving_by_the_escape_hangs_up_and_gives_the_terminal_back(name):
     session.process.wait(PATIENCE)
     assert termios.tcgetattr(session.slave)[3] & termios.ECHO
     assert session.status() == 128 + signal.SIGHUP
-    _wait_for(lambda: not os.path.exists(f"/proc/{child}"))
+    wait_for(lambda: not os.path.exists(f"/proc/{child}"))
 
 
 def test_a_terminal_can_be_asked_for_without_having_one(pymachine, name):
@@ -347,7 +338,7 @@ def without_systemd(tree, machine):
     argv = [*COMMAND, "run", "-D", tree, "-M", machine, "--as-pid2", "sleep", "1000"]
     runner = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     is_up = [*COMMAND, "exec", machine, "true"]
-    _wait_for(lambda: subprocess.run(is_up, capture_output=True, check=False).returncode == 0)
+    wait_for(lambda: subprocess.run(is_up, capture_output=True, check=False).returncode == 0)
     yield machine
     runner.terminate()
     runner.wait(PATIENCE)

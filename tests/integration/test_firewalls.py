@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import COMMAND
 from tests.integration.networks import WORLD, Network, rules, run, verb
-from tests.integration.test_ports import listening, reached, wait_for
+from tests.integration.test_ports import listening, reached
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

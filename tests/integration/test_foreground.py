@@ -16,19 +16,12 @@ from machinectl_py.kernel import terminal
 from machinectl_py.runtime.state import find_running, read_notify
 from tests.hosts.apart import systemd_runs
 from tests.integration import specs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 PATIENCE = 40.0
 SIGRTMIN = 34
-
-
-def wait_for(condition):
-    end = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < end, condition
-        time.sleep(0.02)
-    return found
 
 
 class Terminal:

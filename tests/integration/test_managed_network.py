@@ -15,7 +15,8 @@ import pytest
 from tests.conftest import COMMAND
 from tests.hosts.overlay import private_copy
 from tests.integration.networks import HOST, HOST6, WORLD, WORLD6, network, run, verb
-from tests.integration.test_ports import booted, listening, reached, wait_for
+from tests.integration.test_ports import booted, listening, reached
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

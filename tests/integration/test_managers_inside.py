@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tests.hosts.apart import systemd_runs
 from tests.hosts.overlay import private_copy
 from tests.hosts.trees import build
 from tests.peers import inside
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -73,8 +73,7 @@ def test_a_boot_sees_the_same(trees, machine):
     for root, manager in zip(trees, ("systemd", "embedded"), strict=True):
         inside.prepare(root, boot=True)
         inside.run(inside.pymachine(root, machine, "boot", f"--cgroup-manager={manager}"))
-        deadline = time.monotonic() + inside.TIMEOUT
-        while Path(f"/run/pymachine/machines/{machine}").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(
+            lambda: not Path(f"/run/pymachine/machines/{machine}").exists(), patience=inside.TIMEOUT
+        )
     hold_same(*trees)

@@ -11,7 +11,8 @@ import pytest
 from tests.hosts.overlay import private_copy
 from tests.integration.networks import WORLD, rules, run, verb
 from tests.integration.test_managed_network import addresses, shown
-from tests.integration.test_ports import booted, listening, reached, wait_for
+from tests.integration.test_ports import booted, listening, reached
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

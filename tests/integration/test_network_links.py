@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from machinectl_py.plan.link_names import short_name
 from tests.conftest import COMMAND
 from tests.hosts.apart import systemd_runs
 from tests.integration.networks import Network, facts, network
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -49,14 +49,6 @@ def host():
 def name():
     """A short name: what is made of it should fit."""
     return f"n{os.getpid() % 10000}-{next(_numbers)}"
-
-
-def wait_for(condition, what, patience=30.0):
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-    return found
 
 
 def run_command(host: Network, root: Path, name: str, *options: str) -> list[str]:

@@ -6,13 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from machinectl_py.layout import tunnel_dir, unix_export_dir
 from tests.hosts.apart import systemd_runs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -65,10 +65,7 @@ def test_a_socket_of_the_machine_is_found_by_the_host(pymachine, booted):
     process = subprocess.Popen(pymachine.command("exec", booted, "--", *command))
     path = Path(unix_export_dir(booted), "ssh")
     try:
-        deadline = time.monotonic() + 10
-        while not path.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(path.exists)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
     finally:
@@ -96,10 +93,9 @@ def test_both_go_with_the_machine_though_mounts_are_left(pymachine, booted):
 def test_both_go_when_the_supervisor_is_killed(pymachine, booted):
     supervisor = int(pymachine("show", booted, "-p", "Supervisor", "--value").stdout)
     os.kill(supervisor, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while booted in pymachine("list").stdout or Path(unix_export_dir(booted)).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(
+        lambda: not (booted in pymachine("list").stdout or Path(unix_export_dir(booted)).exists())
+    )
     assert not Path(tunnel_dir(booted)).exists()
 
 

@@ -37,6 +37,7 @@ from machinectl_py.plan.root_facts import default_users
 from machinectl_py.runtime.state import read_state
 from tests.hosts import trees
 from tests.integration import specs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -339,10 +340,7 @@ def test_a_killed_machines_range_is_free_again(pymachine, plain_tree, machine):
     boot(plain_tree, machine, PICKED)
     state = read_state(machine)
     os.kill(state.supervisor, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while is_locked(lock_path(state.uid_base)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: not is_locked(lock_path(state.uid_base)))
     assert os.path.exists(lock_path(state.uid_base))
     assert pymachine("list").returncode == 0
     assert not os.path.exists(lock_path(state.uid_base))

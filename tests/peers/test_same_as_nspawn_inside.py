@@ -7,7 +7,6 @@ same must be in DIFFERENT_ON_PURPOSE with both values.
 from __future__ import annotations
 
 import os
-import time
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from tests.hosts.overlay import private_copy
 from tests.hosts.trees import build
 from tests.peers import inside
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -198,8 +198,7 @@ def test_a_boot(trees, machine, options):
         inside.prepare(root, boot=True)
     inside.run(inside.nspawn(one, machine, *options, "--boot"))
     inside.run(inside.pymachine(other, machine, "boot", *options))
-    deadline = time.monotonic() + inside.TIMEOUT
-    while Path(f"/run/pymachine/machines/{machine}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(
+        lambda: not Path(f"/run/pymachine/machines/{machine}").exists(), patience=inside.TIMEOUT
+    )
     hold_same(other, one, OF_SYSTEMD)
