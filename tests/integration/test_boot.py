@@ -102,6 +102,7 @@ def test_a_killed_supervisor_leaves_nothing_that_runs(pymachine, tree, machine):
 def test_bad_input_is_one_line(pymachine, tree, machine, tmp_path):
     assert "image" in one_error(pymachine("boot", "there-is-none"))
     one_error(pymachine("boot", "-D", tree, "-M", "bad/name"))
+    assert "/ gives no valid" in one_error(pymachine("boot", "-D", "/"))
     one_error(pymachine("boot", "-D", tmp_path, "-M", machine))
     one_error(pymachine("boot", "--nonsense", "x"), 2)
     one_error(pymachine("poweroff", machine))
