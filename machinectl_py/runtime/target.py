@@ -86,6 +86,8 @@ def resolve(selection: Selection, *, fill: bool = True) -> Target:
         raise UsageError(f"--{'image' if is_image else 'directory'}= is empty")
     given, root = find_path(path, image=is_image)
     name = selection.name or base_name(given).removesuffix(".raw" if is_image else "")
+    if not selection.name and not store.is_valid_name(name):
+        raise ConfigError(f"{given} gives no valid machine name", "--machine= gives it one.")
     return settle(selection, name, root, given, fill=fill)
 
 

@@ -27,8 +27,10 @@ MACHINE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "iproute2", "pro
 HOST = (
     *MACHINE,
     *("systemd-container", "udev", "kmod", "polkitd", "nftables", "strace", "runc"),
-    *("dnsmasq-base", "busybox"),
+    *("dnsmasq-base", "busybox", "iptables", "libnss-systemd"),
     *("e2fsprogs", "btrfs-progs", "xfsprogs", "erofs-utils", "squashfs-tools", "fdisk"),
+    *("dosfstools", "cryptsetup-bin", "qemu-utils"),
+    *("skopeo", "umoci", "docker-registry", "borgbackup"),
     *("python3", "python3-pytest", "python3-hypothesis"),
     *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),
     *("acl", "libcap2-bin", "bzip2", "pigz", "xz-utils", "zstd", "gpg", "gpg-agent", "gpgv"),
