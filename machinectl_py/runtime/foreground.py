@@ -300,14 +300,16 @@ def _again(build: Build) -> tuple[Build, _Early]:
         PymachineError: it could not be started again.
     """
     from machinectl_py.runtime.again import build_again, prepare_again
+    from machinectl_py.runtime.changes import Changes
     from machinectl_py.runtime.state import read_facts, read_spec, read_state
 
     context = build.context
     kept = {slot: context.number(slot) for slot in ("lock", "root-lock") if slot in context.slots}
     name = build.spec.name
-    # Ports may have been added meanwhile.
-    spec, facts = read_spec(read_state(name)), read_facts(name)
-    made = prepare_again(spec, facts, kept | held(context.slots))
+    # Ports and networks may have been added meanwhile.
+    with Changes(name):
+        spec, facts = read_spec(read_state(name)), read_facts(name)
+        made = prepare_again(spec, facts, kept | held(context.slots))
     early = _Early(made)
     try:
         build_again(made)
