@@ -6,11 +6,12 @@ import os
 
 from machinectl_py.errors import ConfigError, PymachineError, UnsupportedError
 from machinectl_py.images import store
-from machinectl_py.images.aside import made_aside
+from machinectl_py.images.aside import AS_NEW
+from machinectl_py.images.transfer.making import making
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.images.aside import Aside
+    from machinectl_py.images.aside import Aside, Placing
     from machinectl_py.images.mmdebstrap import Progress, Recipe
 
 DISTRIBUTIONS = ("debian",)
@@ -40,6 +41,7 @@ def pull(
     *,
     variant: str = "minbase",
     include: tuple[str, ...] = (),
+    placing: Placing = AS_NEW,
 ) -> str:
     """Make the image NAME from a distribution's packages.
 
@@ -52,6 +54,7 @@ def pull(
         progress: called with what is being done and how far it is.
         variant: one of VARIANTS.
         include: packages to install besides.
+        placing: how it takes its name.
 
     Returns:
         The image's directory.
@@ -65,9 +68,9 @@ def pull(
     """
     name = name or distribution
     _check(distribution, suite, name, include)
-    with made_aside(name) as aside:
+    with making("pull", name, distribution, progress, placing) as (aside, job):
         recipe, keyrings = _recipe(suite, variant, include)
-        return _build(aside, recipe, keyrings, progress)
+        return _build(aside, recipe, keyrings, job.progress)
 
 
 def _check(distribution: str, suite: str, name: str, include: tuple[str, ...]) -> None:

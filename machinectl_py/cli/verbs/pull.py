@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from machinectl_py.cli.transfers import (
-    KEYRING,
-    LIMIT,
-    QUIET,
-    VERIFY,
+    HASHES,
+    MAKE,
+    PULL,
+    placing_of,
     shown,
     tell_made,
     trust_of,
+    wishes_of,
 )
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
@@ -53,10 +54,9 @@ OPTIONS = (
         many=True,
         help="install this package too; several by commas, or given again",
     ),
-    VERIFY,
-    KEYRING,
-    LIMIT,
-    QUIET,
+    *PULL,
+    *HASHES,
+    *MAKE,
 )
 
 
@@ -82,6 +82,7 @@ def _pull(source: str, arguments: Arguments) -> int:
             progress,
             trust=trust_of(arguments),
             warn=warnings.append,
+            wishes=wishes_of(arguments),
         )
     tell_made(arguments, path, warnings)
     return 0
@@ -99,6 +100,7 @@ def _build(distribution: str, arguments: Arguments) -> int:
             progress,
             variant=arguments.text("variant", "minbase"),
             include=tuple(include),
+            placing=placing_of(arguments),
         )
     tell_made(arguments, path, [])
     return 0
