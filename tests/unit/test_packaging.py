@@ -114,7 +114,7 @@ def test_bash_completes_verbs_options_and_choices(destination):
     assert complete(script, "pull", "--su") == ["--suite="]
     assert complete(script, "pull", "--variant", "=") == ["minbase", "important", "standard"]
     assert complete(script, "pull", "--variant", "=", "st") == ["standard"]
-    assert complete(script, "pull", "") == ["debian"]
+    assert complete(script, "pull", "de") == ["debian"]
 
 
 def test_bash_completes_the_values_of_settings(destination):
