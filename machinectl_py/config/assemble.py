@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from machinectl_py.config.environment import api_writable, flag, refuse_unsupported
+from machinectl_py.config.label_spec import LabelSpec
 from machinectl_py.config.network_values import from_port, ports_overlap
 from machinectl_py.config.spec import (
     BindUserSpec,
     CgroupSpec,
     JournalForwardSpec,
-    LabelSpec,
     MachineSpec,
     NetworkSpec,
     Payload,

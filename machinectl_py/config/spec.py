@@ -6,6 +6,7 @@ where it will run. docs/design/settings.md says which option and key fills which
 
 from __future__ import annotations
 
+from machinectl_py.config.label_spec import LabelSpec
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -130,14 +131,6 @@ class SeccompSpec(Record):
     suppress_sync: bool = False  # fsync(2) and its like succeed without effect
     families: tuple[str, ...] = ()  # AF_… names; () restricts nothing
     families_deny: bool = False  # `families` are those denied, else the only ones allowed
-
-
-class LabelSpec(Record):
-    """Labels of security modules; "" sets none."""
-
-    selinux: str = ""  # of the processes
-    selinux_apifs: str = ""  # of the API file systems
-    apparmor: str = ""  # profile of the processes
 
 
 class NetworkPair(Record):

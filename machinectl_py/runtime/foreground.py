@@ -8,10 +8,9 @@ import os
 from machinectl_py.errors import EXIT_FAILURE, EXIT_REBOOT, EXIT_SIGNAL_BASE, ConflictError
 from machinectl_py.kernel import const
 from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal
-from machinectl_py.layout import machine_dir
+from machinectl_py.layout import SOURCE, machine_dir
 from machinectl_py.plan.context import held
 from machinectl_py.record import Record
-from machinectl_py.runtime.detach import SOURCE
 from machinectl_py.runtime.launcher import prepare_walk, undo_launcher
 from machinectl_py.runtime.supervisor import Build
 from machinectl_py.runtime.walk import Aborted

@@ -28,16 +28,23 @@ MACHINE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "iproute2", "pro
 HOST = (
     *MACHINE,
     *("systemd-container", "udev", "kmod", "polkitd", "nftables", "strace", "runc"),
-    *("dnsmasq-base", "busybox"),
+    *("dnsmasq-base", "busybox", "iptables", "libnss-systemd"),
     *("e2fsprogs", "btrfs-progs", "xfsprogs", "erofs-utils", "squashfs-tools", "fdisk"),
+    *("dosfstools", "cryptsetup-bin", "qemu-utils"),
+    *("skopeo", "umoci", "docker-registry", "borgbackup"),
     *("python3", "python3-pytest", "python3-hypothesis"),
     *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),
     *("acl", "libcap2-bin", "bzip2", "pigz", "xz-utils", "zstd", "gpg", "gpg-agent", "gpgv"),
 )
-# Peers that the benchmarks alone need, and what measures networks.
-BENCH = (*HOST, "lxc", "iperf3")
-# A host whose names are asked of systemd-resolved.
-RESOLVED = (*HOST, "systemd-resolved", "libnss-mymachines")
+# Hosts for networks alone: with lxc to compare with, and with systemd-resolved.
+NETWORKED = (
+    *MACHINE,
+    *("systemd-container", "udev", "kmod", "polkitd", "nftables", "dnsmasq-base", "runc"),
+    *("python3", "python3-pytest"),
+    *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),
+)
+BENCH = (*NETWORKED, "lxc", "iperf3")
+RESOLVED = (*NETWORKED, "systemd-resolved", "libnss-mymachines")
 # Its resolv.conf leads to /run.
 FIRST = {"resolved": ("--customize-hook=mkdir -p $1/run/systemd/resolve",)}
 PACKAGES = {"machine": MACHINE, "host": HOST, "bench": BENCH, "resolved": RESOLVED}

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tarfile
@@ -18,10 +17,7 @@ import pytest
 
 from tests.integration.transfers import MACHINES, own_cache, own_store
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="root makes images"),
-    pytest.mark.skipif(shutil.which("umoci") is None, reason="needs skopeo and umoci"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root makes images")
 DROP_IN = Path("/run/pymachine/remotes.conf.d/pymtest.conf")
 DIRECTORY = {"type": tarfile.DIRTYPE}
 LINK = {"type": tarfile.SYMTYPE}
@@ -181,8 +177,6 @@ def test_a_full_disk_leaves_nothing(pymachine, tmp_path, store):
 @pytest.fixture
 def registry(tmp_path):
     """The address of a registry that has "pymtest/web:1"; "pymtest" is a remote of it."""
-    if shutil.which("docker-registry") is None:
-        pytest.skip("needs docker-registry")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     config = tmp_path / "registry.yml"

@@ -106,7 +106,6 @@ def test_other_formats_are_refused(pymachine, tmp_path):
     assert_refused(pymachine("import-raw", file, "x"), "of format vmdk cannot be imported")
 
 
-@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 def test_qcow2_becomes_raw(pymachine, disk, tmp_path):
     file = tmp_path / "disk.qcow2"
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", "-c", disk, file], check=True)
@@ -118,11 +117,13 @@ def test_qcow2_becomes_raw(pymachine, disk, tmp_path):
     assert allocated(MACHINES / "xzdisk.raw") < 1 << 20
 
 
-@pytest.mark.skipif(shutil.which("qemu-img") is not None, reason="qemu-img is there")
 def test_qcow2_names_the_missing_tool(pymachine, tmp_path):
     file = tmp_path / "x.qcow2"
     file.write_bytes(b"QFI\xfb\0\0\0\3" + bytes(1000))
-    done = pymachine("import-raw", file)
+    hide = f'mount --bind /dev/null {shutil.which("qemu-img")} && exec "$@"'
+    without = ("unshare", "--mount", "/bin/sh", "-c", hide, "sh")
+    command = [*without, *pymachine.command("import-raw", file)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert_refused(done, "qemu-img is not installed")
     assert "apt-get install qemu-utils" in done.stderr
 

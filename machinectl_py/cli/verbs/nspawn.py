@@ -91,7 +91,7 @@ def _run(arguments: Arguments) -> int:
         sys.stdout.write("".join(f"{name}\n" for name in listed))
         return 0
     _take_user(arguments)
-    selected = selection(arguments)
+    selected = _take_template(selection(arguments))
     target = _find(selected)
     if arguments.flag("cleanup"):
         return _clean_up(target.name)
@@ -147,6 +147,15 @@ def _take_user(arguments: Arguments) -> None:
     arguments.values.setdefault("uid", arguments.text("user"))
 
 
+def _take_template(selected: Selection) -> Selection:
+    """Take --ephemeral --template=DIR for --ephemeral --directory=DIR, as it was of old."""
+    template = selected.option("template", "")
+    named = selected.directory is not None or selected.image is not None
+    if named or not template or not selected.option("ephemeral", False):
+        return selected
+    return selected.replace(directory=template).without("template")
+
+
 def _is_marked(selected: Selection, target: Target) -> bool:
     """Say whether the root was found by the machine's name, and is marked read-only."""
     given = selected.directory is not None or selected.image is not None
@@ -186,9 +195,6 @@ def _find(selected: Selection) -> Target:
         raise ConfigError("--directory= and --image= do not go together")
     root = selected.directory or image or ""
     template = selected.option("template", "")
-    if template and not root and selected.option("ephemeral", False):
-        root, template = template, ""  # as systemd-nspawn: --ephemeral --template= of old
-        selected = selected.without("template")
     if not root and template and name:
         root = f"{store.MACHINES_DIR}/{name}"
     elif template and not root:

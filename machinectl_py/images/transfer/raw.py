@@ -161,20 +161,31 @@ def _convert(source: int, path: str, job: Job, limit: int) -> None:
         job.progress("converting from qcow2", "")
         room.check()
 
-    from_ = open_tree(f"/proc/self/fd/{source}", recursive=False)
+    from_ = _open_read_only(source)
     into = open_tree(path, recursive=False)
     try:
-        set_attributes(from_, const.MOUNT_ATTR_RDONLY, recursive=False)
-        places = (
-            Place(name="qcow2", mount=from_, directory=False),
-            Place(name="raw", mount=into, directory=False),
-        )
-        command = (program, "convert", "-f", "qcow2", "-O", "raw", "--", "/qcow2", "/raw")
-        tool = Tool(command=command, stdin=-1, stdout=-1)
-        job.run((tool,), World(places=places), look, "Cannot convert the image")
+        files = ("/proc/self/fd/0", "/raw")
+        command = (program, "convert", "-f", "qcow2", "-O", "raw", "--", *files)
+        tool = Tool(command=command, stdin=from_, stdout=-1)
+        world = World(places=(Place(name="raw", mount=into, directory=False),))
+        job.run((tool,), world, look, "Cannot convert the image")
     finally:
         os.close(from_)
         os.close(into)
+
+
+def _open_read_only(source: int) -> int:
+    """Open the file of a descriptor anew, so that who gets it cannot open it for writing.
+
+    By a mount of its own, which is given to nobody as a path: a file without a name, such as one
+    that was unpacked for this, cannot be mounted anywhere.
+    """
+    clone = open_tree(f"/proc/self/fd/{source}", recursive=False)
+    try:
+        set_attributes(clone, const.MOUNT_ATTR_RDONLY, recursive=False)
+        return os.open(f"/proc/self/fd/{clone}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(clone)
 
 
 def _refuse_large(source: int, limit: int) -> None:
