@@ -60,9 +60,11 @@ class EnterNetwork(Step):
     name = "enter-network"
     place = "supervisor"
     man = "dnsmasq(8), nft(8), bridge(8)"
-    because = "the machine's link is to be a port of the bridge; undone after that link is gone"
+    because = (
+        "while systemd makes the cgroup; undone after the machine's link, a port of the bridge"
+    )
     lifetime = "host"
-    takes = ("lock", "leader")
+    takes = ("lock",)
 
     machine: str
     network: ManagedNetwork
