@@ -315,7 +315,7 @@ def _link(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> tuple
             inside_address=_further_address(spec, facts, name, link_names.EXTRA_INSIDE_KEY),
             bridge=network.bridge,
         ),
-        SetAddresses(network=network, inside=inside),
+        SetAddresses(network=network, inside=inside, is_further=True),
     )
 
 

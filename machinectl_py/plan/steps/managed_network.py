@@ -17,6 +17,8 @@ from machinectl_py.plan.managed.forwarding import has_ipv6
 from machinectl_py.plan.step import Step
 from machinectl_py.plan.steps.links import link_slot, ready_slot
 
+_FURTHER = 4096  # metrics of routes by further networks; those of clients inside are lower
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
@@ -173,6 +175,7 @@ class SetAddresses(Step):
 
     network: ManagedNetwork
     inside: str
+    is_further: bool = False  # routes by it only where none by others leads
 
     def label(self) -> str:
         """Return the name with that of the link."""
@@ -207,7 +210,9 @@ class SetAddresses(Step):
             ):
                 if subnet.version == 4 or has_ipv6():
                     rtnl.add_address(index, subnet.at(number), subnet.prefix)
-                    rtnl.add_default_route(index, gateway)
+                    # A metric of its own: with another route's it would be that.
+                    metric = _FURTHER + index if self.is_further else 0
+                    rtnl.add_default_route(index, gateway, metric)
         context.give(ready_slot(self.network.name), 1)
 
 
