@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+SOURCE = __file__.rpartition("/machinectl_py/")[0]  # the directory that the package lies in
 # As we register machines with systemd-machined.
 SERVICE, CLASS = "pymachine", "container"
 RUN_DIR = "/run/pymachine"
 MACHINES_DIR = f"{RUN_DIR}/machines"
 LOCK_DIR = f"{RUN_DIR}/locks"
+# Images on their way in or out.
+TRANSFERS_DIR = f"{RUN_DIR}/transfers"
 # systemd-nspawn's locks of roots, shared with it so that no root is booted twice.
 ROOT_LOCK_DIR = "/run/systemd/nspawn/locks"
 # Where systemd-machined puts what `machinectl bind` is to show inside: systemd-nspawn's too.

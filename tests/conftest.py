@@ -134,4 +134,6 @@ def machine(pymachine):
     yield name
     if os.path.exists(f"/run/pymachine/machines/{name}"):
         ended = pymachine("terminate", name)
-        assert ended.returncode == 0, ended.stderr
+        # Of one whose supervisor a test has killed, the verb removes what is left, and says so.
+        left = os.path.exists(f"/run/pymachine/machines/{name}")
+        assert ended.returncode == 0 or not left, ended.stderr

@@ -71,6 +71,8 @@ VERBS: dict[str, dict[str, str]] = {
         "import-fs": "import_fs",
         "export-tar": "export_tar",
         "export-raw": "export_raw",
+        "list-transfers": "list_transfers",
+        "cancel-transfer": "cancel_transfer",
         "backup": "backup",
         "backups": "backups",
         "restore": "restore",

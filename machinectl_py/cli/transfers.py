@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from machinectl_py.cli.parse import Arguments
-    from machinectl_py.images.transfer.pulls import Trust
+    from machinectl_py.images.aside import Placing
+    from machinectl_py.images.transfer.download import Keep
+    from machinectl_py.images.transfer.pulls import Wishes
+    from machinectl_py.images.transfer.verify import Trust
 
     Progress = Callable[[str, str], None]
 
@@ -36,6 +39,32 @@ VERIFY = Option(
     help="believe what was downloaded: no, by checksum, by signature (the default)",
 )
 KEYRING = Option(name="--keyring", value="FILE", help="the signer's keys, instead of systemd's")
+FORCE = Option(
+    name="--force", help="replace an image of this name, which goes when the new one is whole"
+)
+READ_ONLY = Option(name="--read-only", help="mark the image read-only")
+KEEP_DOWNLOAD = Option(
+    name="--keep-download",
+    value="BOOL",
+    help="keep the downloaded file for the next pull; 'clean' removes it (default: no)",
+)
+SETTINGS = Option(
+    name="--settings", value="BOOL", help="take NAME.nspawn along, if it is there (default: yes)"
+)
+HASHES = (
+    Option(name="--roothash", value="BOOL", help="take NAME.roothash along, if it is there (idem)"),
+    Option(name="--roothash-signature", value="BOOL", help="take NAME.roothash.p7s along (idem)"),
+    Option(name="--verity", value="BOOL", help="take NAME.verity along (idem)"),
+)
+# What each verb has that makes an image, and each that downloads one by its URL.
+MAKE = (FORCE, READ_ONLY, QUIET)
+PULL = (VERIFY, KEYRING, LIMIT, KEEP_DOWNLOAD, SETTINGS)
+_COMPANIONS = {
+    "settings": ".nspawn",
+    "roothash": ".roothash",
+    "roothash-signature": ".roothash.p7s",
+    "verity": ".verity",
+}
 
 
 def two_words(arguments: Arguments, verb: str, first: str, usage: str) -> tuple[str, str]:
@@ -56,13 +85,48 @@ def trust_of(arguments: Arguments) -> Trust:
         ConfigError: the limit is no size.
     """
     from machinectl_py.images.transfer.flow import parse_size
-    from machinectl_py.images.transfer.pulls import Trust
+    from machinectl_py.images.transfer.verify import Trust
 
     return Trust(
         mode=arguments.text("verify"),
         keyring=arguments.text("keyring"),
         limit=parse_size(arguments.text("limit")),
     )
+
+
+def placing_of(arguments: Arguments) -> Placing:
+    """Return how an image is to take its name."""
+    from machinectl_py.images.aside import Placing
+
+    return Placing(replaces=arguments.flag("force"), read_only=arguments.flag("read-only"))
+
+
+def wishes_of(arguments: Arguments) -> Wishes:
+    """Return what is to become of a download.
+
+    Raises:
+        UsageError: a value is no truth value.
+    """
+    from machinectl_py.images.transfer.pulls import Wishes
+
+    beside = (s for word, s in _COMPANIONS.items() if _boolean(arguments, word, default=True))
+    keep: Keep = "yes" if _boolean(arguments, "keep-download", default=False) else "no"
+    return Wishes(
+        placing=placing_of(arguments),
+        beside=tuple(beside),
+        keep=keep if arguments.given("keep-download") else "",
+    )
+
+
+def _boolean(arguments: Arguments, name: str, *, default: bool) -> bool:
+    from machinectl_py.config.values import boolean
+
+    if not arguments.given(name):
+        return default
+    try:
+        return boolean(arguments.text(name))
+    except ValueError as error:
+        raise UsageError(f"--{name}={arguments.text(name)}: must be yes or no") from error
 
 
 @contextmanager

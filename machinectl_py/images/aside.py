@@ -1,8 +1,9 @@
 """Making an image where nobody sees it, and showing it when it is whole.
 
 What is made stands in /var/lib/machines under a hidden name, written to the disk before it is
-renamed. Meanwhile the image's lock is held, the one that machinectl takes for the same name: so
-what stands under such a name and has no holder was left by somebody who was killed.
+renamed, or changes places with the image that it replaces. Meanwhile the image's lock is held, the
+one that machinectl takes for the same name: so what stands under such a name and has no holder was
+left by somebody who was killed.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import os
 import stat
 from contextlib import contextmanager
 
-from machinectl_py.errors import ConflictError, DeniedError, PymachineError
+from machinectl_py.errors import ConflictError, DeniedError, PymachineError, UnsupportedError
 from machinectl_py.images import store
+from machinectl_py.images.beside import Companions, remove_beside, stem_of
 from machinectl_py.images.interruption import Interruption
 from machinectl_py.kernel import btrfs
 from machinectl_py.kernel.libc import check, libc
 from machinectl_py.kernel.locks import drop_lock, is_locked, take_lock
 from machinectl_py.kernel.remove_tree import remove_tree
 from machinectl_py.kernel.statfs import BTRFS, filesystem_magic, is_subvolume
+from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,15 +31,26 @@ if TYPE_CHECKING:
 _PREFIX, _SUFFIX = ".#", ".new"
 
 
+class Placing(Record):
+    """How an image takes its name."""
+
+    replaces: bool = False  # an image of the same name, if there is one
+    read_only: bool = False  # marked so, as `machinectl read-only` does
+
+
+AS_NEW = Placing()
+
+
 class Aside:
     """The hidden place of an image that is being made."""
 
-    def __init__(self, name: str, lock: int, interruption: Interruption) -> None:
+    def __init__(self, name: str, lock: int, interruption: Interruption, placing: Placing) -> None:
         """Hold the image's name and its lock."""
-        self.name = name
+        self.name, self.placing = name, placing
         self.lock = lock  # descriptor: who works on the image keeps it
         self.interruption = interruption
         self.path = path_aside(name)
+        self.companions = Companions(store.MACHINES_DIR)
 
     def make_directory(self) -> None:
         """Make it an empty directory; on btrfs a subvolume, of which snapshots can be taken.
@@ -54,46 +68,91 @@ class Aside:
         """Write it to the disk and give it the image's name; return the image's path.
 
         Raises:
-            PymachineError: interrupted; or the name was taken meanwhile.
+            PymachineError: interrupted; the name was taken meanwhile, or the image that is to be
+                replaced is in use.
+            UnsupportedError: it is there, but its file system has no mark for what is read-only.
             OSError: with the path.
         """
         is_file = stat.S_ISREG(os.stat(self.path, follow_symlinks=False).st_mode)
         _sync(self.path)
         self.interruption.check()
-        store.refuse_existing(self.name)
         target = f"{store.MACHINES_DIR}/{self.name}" + (".raw" if is_file else "")
-        os.rename(self.path, target)
+        old = store.existing(self.name) if self.placing.replaces else ""
+        if old:
+            self._replace(old, target)
+        else:
+            self._show(target)
         _sync(store.MACHINES_DIR)
+        if self.placing.read_only:
+            self._mark(target)
         return target
+
+    def _show(self, target: str) -> None:
+        """Give it a name that is free; before there is an image there is what tells of it."""
+        store.refuse_existing(self.name)
+        shown = self.companions.show(stem_of(target), replace=self.placing.replaces)
+        try:
+            os.rename(self.path, target)
+        except OSError:
+            for path in shown:
+                os.unlink(path)
+            raise
+
+    def _replace(self, old: str, target: str) -> None:
+        from machinectl_py.images.replace import replace
+
+        replace(self.name, old, self.path, target, held=lock_path(self.name))
+        remove_beside(old, but=self.companions.suffixes)
+        self.companions.show(stem_of(target), replace=True)
+
+    @staticmethod
+    def _mark(target: str) -> None:
+        from machinectl_py.images.care import mark
+
+        mark(target)
+        if not store.is_read_only(target):
+            raise UnsupportedError(
+                f"{target} is made, but its file system has no mark for what is read-only"
+            )
 
 
 @contextmanager
-def made_aside(name: str) -> Iterator[Aside]:
+def made_aside(name: str, placing: Placing = AS_NEW) -> Iterator[Aside]:
     """Give a place to make the image NAME in; whatever is not committed there is removed.
+
+    What it replaces is removed at the end, and is as it was until then.
 
     SIGINT, SIGTERM and SIGHUP are noted meanwhile; see `Aside.interruption`.
 
     Raises:
         ConfigError: the name is not valid.
         DeniedError: the caller is not root.
-        ConflictError: the image exists, or is being made or used by others.
+        ConflictError: the image exists, or is being made or used by others; or machines stand on
+            the one that it is to replace.
         PymachineError: an OSError of the block, such as a full disk.
     """
     store.check_name(name)
     if os.geteuid() != 0:
         raise DeniedError("Only root may make images", "Try again with sudo.")
     os.makedirs(store.MACHINES_DIR, 0o700, exist_ok=True)
-    store.refuse_existing(name)
+    if not placing.replaces:
+        store.refuse_existing(name)
     lock = take_lock(lock_path(name))
     if lock is None:
         raise ConflictError(f"Image '{name}' is being made or in use by another process")
     try:
+        if placing.replaces:
+            from machinectl_py.images.replace import refuse_in_use
+
+            refuse_in_use(name, store.existing(name), held=lock_path(name))
         with Interruption() as interruption:
             remove_stale(held=name)
+            aside = Aside(name, lock, interruption, placing)
             try:
-                yield Aside(name, lock, interruption)
+                yield aside
             finally:
-                remove(path_aside(name))
+                aside.companions.close()
+                remove(aside.path)
     except OSError as error:
         raise PymachineError(f"Cannot make image '{name}': {explain(error)}") from error
     finally:

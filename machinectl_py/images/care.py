@@ -6,7 +6,8 @@ import os
 
 from machinectl_py.errors import ConflictError, UnsupportedError
 from machinectl_py.images import store, sweep
-from machinectl_py.images.held import ImageLock, Stopped
+from machinectl_py.images.beside import remove_beside, rename_beside
+from machinectl_py.images.held import ASIDE, ImageLock, Stopped
 from machinectl_py.images.records import (
     StoreLock,
     all_machines,
@@ -20,9 +21,6 @@ from machinectl_py.images.records import (
 from machinectl_py.images.settings_files import remove_settings, rename_settings
 from machinectl_py.kernel.inode_flags import set_immutable
 from machinectl_py.kernel.statfs import is_subvolume
-
-# Of what is made or removed beside images; what is not locked was left by one who was killed.
-ASIDE = ".#pymachine."
 
 
 def refuse_used(path: str, what: str) -> None:
@@ -60,6 +58,7 @@ def remove_image(name: str) -> None:
             refuse_used(path, "removed")
             unmark(path)
             os.rename(path, aside)
+        remove_beside(path)
         sync_directory(os.path.dirname(path))
         if find_machine(name) is None:
             remove_settings(name, path)
@@ -106,6 +105,7 @@ def _rename_image(name: str, new: str) -> None:
             os.rename(path, target)
             if marked:
                 mark(target)
+        rename_beside(path, target)
         sync_directory(directory)
         rename_settings(name, new, path)
 

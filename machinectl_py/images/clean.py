@@ -10,6 +10,7 @@ from machinectl_py.images.held import ImageLock
 from machinectl_py.images.listing import disk_usage
 from machinectl_py.images.machines import remove_machine
 from machinectl_py.images.records import machine_names
+from machinectl_py.images.transfer.download import forget_all
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -26,7 +27,7 @@ class Removed(Record):
 
 
 def clean(busy: frozenset[str], *, everything: bool) -> Iterator[Removed]:
-    """Remove the hidden images, and yield what was removed.
+    """Remove the hidden images and the files that downloads left, and yield what was removed.
 
     Args:
         busy: paths that machines use which run.
@@ -47,6 +48,8 @@ def clean(busy: frozenset[str], *, everything: bool) -> Iterator[Removed]:
                 yield _remove(name, usage, lambda path=path: _remove_hidden(path))
         elif everything:
             yield _remove(name, usage, lambda name=name: remove_image(name))
+    for url, usage in forget_all():
+        yield Removed(name=url, usage=usage)
 
 
 def _remove(name: str, usage: int, act: object) -> Removed:

@@ -50,7 +50,11 @@ def write_in_root(root: str, path: str, data: bytes, mode: int = 0o644) -> None:
 
 
 def _lock_root_password(root: str) -> None:
-    with open(open_in_root(root, "/etc/shadow", os.O_RDONLY), "rb") as file:
+    try:
+        fd = open_in_root(root, "/etc/shadow", os.O_RDONLY)
+    except FileNotFoundError:  # nobody has a password there
+        return
+    with open(fd, "rb") as file:
         lines = file.read().decode().splitlines()
     changed = []
     for line in lines:

@@ -6,7 +6,8 @@ import os
 
 from machinectl_py.errors import PymachineError
 from machinectl_py.images import aside, store, sweep
-from machinectl_py.images.care import ASIDE, mark
+from machinectl_py.images.care import mark
+from machinectl_py.images.held import ASIDE
 from machinectl_py.images.machines import now
 from machinectl_py.images.records import (
     StoreLock,

@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
+# Of what is made or removed beside images; what is not locked was left by one who was killed.
+ASIDE = ".#pymachine."
 _POLL = 0.005  # seconds
 
 
@@ -69,9 +71,9 @@ def _hold(name: str) -> int:
 class ImageLock:
     """An image that nobody changes meanwhile; exclusively, that nobody uses either."""
 
-    def __init__(self, path: str, *, shared: bool = False) -> None:
-        """Mean the image at this absolute path."""
-        self._path, self._shared = path, shared
+    def __init__(self, path: str, *, shared: bool = False, held: str = "") -> None:
+        """Mean the image at this absolute path; `held` is a lock that the caller has already."""
+        self._path, self._shared, self._held = path, shared, held
         self._locks: list[tuple[str, int]] = []
 
     def __enter__(self) -> Self:
@@ -87,6 +89,8 @@ class ImageLock:
         if os.access(directory, os.W_OK):
             paths.insert(0, f"{directory}/.#{name}.lck")
         for path in paths:
+            if path == self._held:
+                continue
             fd = take_lock(path, shared=self._shared)
             if fd is None:
                 self.__exit__()

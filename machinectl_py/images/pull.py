@@ -6,113 +6,96 @@ import os
 
 from machinectl_py.errors import ConfigError, PymachineError, UnsupportedError
 from machinectl_py.images import store
-from machinectl_py.images.aside import made_aside
+from machinectl_py.images.aside import AS_NEW
+from machinectl_py.images.builders.table import find_builder
+from machinectl_py.images.transfer.making import finish, making
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.images.aside import Aside
-    from machinectl_py.images.mmdebstrap import Progress, Recipe
+    from machinectl_py.images.aside import Aside, Placing
+    from machinectl_py.images.builders.recipe import Follower, Recipe, Request
+    from machinectl_py.images.transfer.job import Job, Progress
 
-DISTRIBUTIONS = ("debian",)
-VARIANTS = ("minbase", "important", "standard")
 LOG_DIR = "/var/log/pymachine"
-# An init, the bus and sessions, a console to log in at, and what one looks around with;
-# nss-myhostname makes "localhost" and the machine's own name resolve.
-_PACKAGES = (
-    "systemd",
-    "systemd-sysv",
-    "dbus",
-    "libpam-systemd",
-    "libnss-myhostname",
-    "login",
-    "passwd",
-    "iproute2",
-    "procps",
-)
-_LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_REST = _FIRST.union("+-._")
 
 
 def pull(
     distribution: str,
-    suite: str,
     name: str,
     progress: Progress,
     *,
-    variant: str = "minbase",
-    include: tuple[str, ...] = (),
+    request: Request,
+    placing: Placing = AS_NEW,
 ) -> str:
     """Make the image NAME from a distribution's packages.
 
     Whatever goes wrong, and on SIGINT, SIGTERM and SIGHUP, nothing is left but a log.
 
     Args:
-        distribution: one of DISTRIBUTIONS.
-        suite: its release; "" for the host's own or the stable one.
+        distribution: one of `builders.table.DISTRIBUTIONS`.
         name: of the image; "" for the distribution's.
         progress: called with what is being done and how far it is.
-        variant: one of VARIANTS.
-        include: packages to install besides.
+        request: what it is to be made of; its root is of no meaning.
+        placing: how it takes its name.
 
     Returns:
         The image's directory.
 
     Raises:
         ConfigError: a word that is not valid.
-        UnsupportedError: another distribution; mmdebstrap is not installed.
+        NotFoundError: there is no keyring.
+        UnsupportedError: another distribution; its package manager is not installed.
         DeniedError: the caller is not root.
         ConflictError: the image exists, or is being pulled.
         PymachineError: the build failed, or was interrupted.
     """
+    builder = find_builder(distribution)
     name = name or distribution
-    _check(distribution, suite, name, include)
-    with made_aside(name) as aside:
-        recipe, keyrings = _recipe(suite, variant, include)
-        return _build(aside, recipe, keyrings, progress)
-
-
-def _check(distribution: str, suite: str, name: str, include: tuple[str, ...]) -> None:
-    if distribution not in DISTRIBUTIONS:
-        raise UnsupportedError(
-            f"Cannot pull '{distribution}'", f"Supported: {', '.join(DISTRIBUTIONS)}."
-        )
     store.check_name(name)
-    for word in (suite, *include):
+    request = _checked(distribution, request, builder.VARIANTS)
+    with making("pull", name, distribution, progress, placing) as (aside, job):
+        recipe = builder.recipe(request.replace(root=aside.path))
+        return _build(aside, recipe, builder.follower(), job)
+
+
+def _checked(distribution: str, request: Request, variants: tuple[str, ...]) -> Request:
+    """Return the request with a keyring's absolute path, if it makes sense."""
+    for word in (request.suite, *request.include):
         # No leading "-", no comma or blank that would make two words of one for apt.
-        if word and not (word[0] in _LOWER and _LOWER.union("+-.").issuperset(word)):
+        if word and not (word[0] in _FIRST and _REST.issuperset(word)):
             raise ConfigError(f"'{word}' is no valid name of a suite or package")
+    if request.variant and request.variant not in variants:
+        raise UnsupportedError(
+            f"There is no variant '{request.variant}' of {distribution}",
+            f"There are {', '.join(variants)}." if variants else "--include= adds packages.",
+        )
+    for mirror in request.mirrors:
+        if "://" not in mirror or not mirror.isprintable():
+            raise ConfigError(f"--mirror='{mirror}' is no URL")
+    if request.keyring and not os.path.isfile(request.keyring):
+        raise ConfigError(f"There is no keyring {request.keyring}")
+    return request.replace(keyring=os.path.abspath(request.keyring) if request.keyring else "")
 
 
-def _recipe(suite: str, variant: str, include: tuple[str, ...]) -> tuple[Recipe, tuple[str, ...]]:
-    """Return how the image is made, and the keyrings that its sources name."""
-    from machinectl_py.images import mirror
-    from machinectl_py.images.mmdebstrap import Recipe
-
-    suite = suite or mirror.default_suite()
-    sources = mirror.choose_sources(suite, mirror.host_sources())
-    # Without its certificates the machine's own apt could not reach such a mirror.
-    https = any(source.uri.startswith("https:") for source in sources)
-    packages = dict.fromkeys((*_PACKAGES, *(("ca-certificates",) if https else ()), *include))
-    recipe = Recipe(
-        suite=suite,
-        sources=tuple(source.line() for source in sources),
-        variant=variant,
-        packages=tuple(packages),
-        environment=mirror.proxy_environment(),
-    )
-    return recipe, tuple(dict.fromkeys(s.keyring for s in sources if s.keyring))
-
-
-def _build(aside: Aside, recipe: Recipe, keyrings: tuple[str, ...], progress: Progress) -> str:
+def _build(aside: Aside, recipe: Recipe, follower: Follower, job: Job) -> str:
+    from machinectl_py.images.builders.runner import build
     from machinectl_py.images.finish import finish_tree
-    from machinectl_py.images.mmdebstrap import build
 
     log_path, log = _open_log(aside.name)
     try:
         aside.make_directory()
-        build(recipe, aside.path, log=log, progress=progress, interruption=aside.interruption)
-        progress("writing it to the disk", "")
-        finish_tree(aside.path, keyrings)
-        path = aside.commit()
+        build(
+            recipe,
+            follower,
+            aside.path,
+            log=log,
+            progress=job.progress,
+            interruption=aside.interruption,
+        )
+        finish_tree(aside.path, recipe.keyrings)
+        path = finish(aside, job)
     except PymachineError as error:
         if log >= 0 and not error.hint:
             error.hint = f"All of its output is in {log_path}."

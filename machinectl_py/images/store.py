@@ -243,12 +243,17 @@ def refuse_existing(name: str) -> None:
     Raises:
         ConflictError: it does.
     """
-    for path in (f"{MACHINES_DIR}/{name}", f"{MACHINES_DIR}/{name}.raw"):
-        if os.path.lexists(path):
-            raise ConflictError(
-                f"{path} exists already",
-                f"'pymachine boot {name}' starts it; --name=NAME makes another.",
-            )
+    if path := existing(name):
+        raise ConflictError(
+            f"{path} exists already",
+            f"'pymachine boot {name}' starts it; another name makes another.",
+        )
+
+
+def existing(name: str) -> str:
+    """Return the path of the image of this name in /var/lib/machines; "" if there is none."""
+    paths = (f"{MACHINES_DIR}/{name}", f"{MACHINES_DIR}/{name}.raw")
+    return next((path for path in paths if os.path.lexists(path)), "")
 
 
 def _chase(root: str, path: str) -> int:

@@ -24,6 +24,7 @@ libc.syscall.restype = _long
 libc.mount.argtypes = (_str, _str, _str, _ulong, _void)
 libc.umount2.argtypes = (_str, _int)
 libc.statfs.argtypes = (_str, _void)
+libc.renameat2.argtypes = (_int, _str, _int, _str, ctypes.c_uint)
 libc.unshare.argtypes = (_int,)
 libc.setns.argtypes = (_int, _int)
 libc.prctl.argtypes = (_int, _ulong, _ulong, _ulong, _ulong)

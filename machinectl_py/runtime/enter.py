@@ -41,7 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from machinectl_py.config.spec import LabelSpec
+    from machinectl_py.config.label_spec import LabelSpec
     from machinectl_py.plan.user_database import User
     from machinectl_py.runtime.relay import Relay
     from machinectl_py.runtime.state import MachineState

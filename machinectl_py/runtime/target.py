@@ -12,9 +12,9 @@ from machinectl_py.errors import (
     UsageError,
 )
 from machinectl_py.images import store
-from machinectl_py.images.machines import create, machine_for
 from machinectl_py.images.pick import base_name, pick_directory, pick_image
 from machinectl_py.images.records import Machine, find_machine
+from machinectl_py.images.resolve import machine_for
 from machinectl_py.images.store import ephemeral_name
 from machinectl_py.log import warn
 from machinectl_py.record import Record
@@ -129,6 +129,8 @@ def _ephemeral(selection: Selection, image: str, *, fill: bool) -> Target:
 
     Of a disk image, where that takes no copy, a machine is made too.
     """
+    from machinectl_py.images.machines import create
+
     name = selection.name if selection.name not in ("", image) else ephemeral_name(image)
     store.check_name(name)
     source = find_machine(image)

@@ -279,7 +279,7 @@ def test_what_a_killed_supervisor_left_is_removed_by_the_next_verb(host, pristin
             assert ("pm-default" in host.links()) == (last == "a")
 
 
-@pytest.mark.parametrize("step", ["enter-network", "add-veth", "set-addresses host0"])
+@pytest.mark.parametrize("step", ["enter-network default", "add-veth", "set-addresses host0"])
 def test_a_step_that_fails_leaves_nothing(host, tree, name, step):
     step = f"{step} vb-{name}" if step == "add-veth" else step
     words = ("run", "-D", str(tree), "-M", name, "--network", "/bin/true")

@@ -41,7 +41,7 @@ def own_cache(megabytes=500):
 
 
 @contextmanager
-def signing(home):
+def signing(home, algorithm="ed25519"):
     """Give what calls gpg with two keys, "us" and "others"; `keyring` is the first's."""
     home.mkdir(mode=0o700)
 
@@ -50,7 +50,7 @@ def signing(home):
         return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
 
     for name in ("us", "others"):
-        gpg("--quick-generate-key", f"{name}@example.org", "ed25519", "sign", "never")
+        gpg("--quick-generate-key", f"{name}@example.org", algorithm, "sign", "never")
     gpg.keyring, gpg.armored = home / "us.gpg", home / "us.asc"
     gpg.keyring.write_bytes(gpg("--export", "us@example.org"))
     gpg.armored.write_bytes(gpg("--armor", "--export", "us@example.org"))

@@ -114,7 +114,7 @@ def test_bash_completes_verbs_options_and_choices(destination):
     assert complete(script, "pull", "--su") == ["--suite="]
     assert complete(script, "pull", "--variant", "=") == ["minbase", "important", "standard"]
     assert complete(script, "pull", "--variant", "=", "st") == ["standard"]
-    assert complete(script, "pull", "") == ["debian"]
+    assert complete(script, "pull", "de") == ["debian"]
 
 
 def test_bash_completes_the_values_of_settings(destination):
@@ -153,3 +153,10 @@ def test_install_into_a_system_by_a_user_says_sudo():
         )
     assert done.returncode == 1
     assert "sudo" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["make-man", "make-completions", "pymachine"])
+def test_later_pythons_have_nothing_to_warn_of(name):
+    code = "import sys; compile(sys.stdin.read(), 'program', 'exec')"
+    program = (PACKAGING / name).read_text()
+    assert not run("/usr/bin/python3", "-W", "error", "-c", code, input=program)

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from machinectl_py.errors import ConfigError, UnsupportedError
-from machinectl_py.images import aside, finish, mirror, pull, store
-from machinectl_py.images.mirror import Source
-from machinectl_py.images.mmdebstrap import Recipe, Watcher
+from machinectl_py.errors import ConfigError, NotFoundError, PymachineError, UnsupportedError
+from machinectl_py.images import aside, finish, pull, store
+from machinectl_py.images.builders import (
+    arch,
+    centos,
+    debian,
+    dnf,
+    fedora,
+    mirror,
+    mmdebstrap,
+    ubuntu,
+)
+from machinectl_py.images.builders.mirror import Source
+from machinectl_py.images.builders.mmdebstrap import Watcher
+from machinectl_py.images.builders.recipe import Request
+from machinectl_py.images.builders.table import DISTRIBUTIONS, find_builder
 from machinectl_py.kernel.locks import drop_lock, take_lock
 
 TARGETS = """\
@@ -17,6 +29,7 @@ http://m/debian/|bookworm-updates|bookworm-updates|main|Debian|/nonexistent:1
 http://s/debian-security/|bookworm-security|bookworm-security|main|Debian|/nonexistent:2
 http://other/deb/|bookworm|bookworm|main|Other|/nonexistent:1
 """
+ROOT = Request(root="/root")
 CONFIGURED = mirror.parse_targets(TARGETS)
 
 
@@ -82,10 +95,12 @@ def test_keyring_is_that_of_the_entry(tmp_path):
 
 
 def test_names_are_no_options_of_mmdebstrap():
-    recipe = Recipe(suite="trixie", sources=("deb x",), variant="minbase", packages=("a", "b"))
-    command = recipe.command("/usr/bin/mmdebstrap", "/root")
-    assert command[command.index("--") :] == ["--", "trixie", "/root", "deb x"]
-    assert "--include=a,b" in command
+    source = Source(uri="http://m", suite="trixie", components=("main",))
+    words = mmdebstrap.command("mmdebstrap", ROOT, "trixie", ("a", "b"), (source,))
+    end = words[words.index("--") :]
+    assert end == ("--", "trixie", "/root", "deb http://m trixie main")
+    assert "--include=a,b" in words
+    assert "--variant=minbase" in words
 
 
 def test_progress_counts_the_packages_of_each_part():
@@ -147,15 +162,159 @@ def test_full_disk_is_recognized(line):
 
 @pytest.mark.parametrize("word", ["--setup-hook=x", "a b", "a,b", "a\n", "../x", "[trusted=yes]"])
 def test_words_that_are_no_suite_or_package_are_refused(word):
-    for arguments in ((word, ()), ("", (word,))):
-        with pytest.raises(ConfigError):
-            pull.pull("debian", arguments[0], "x", print, include=arguments[1])
+    for distribution in DISTRIBUTIONS:
+        for request in (ROOT.replace(suite=word), ROOT.replace(include=(word,))):
+            with pytest.raises(ConfigError):
+                pull.pull(distribution, "x", print, request=request)
 
 
 def test_other_distributions_are_refused_with_what_is_supported():
     with pytest.raises(UnsupportedError) as error:
-        pull.pull("plan9", "", "x", print)
+        pull.pull("plan9", "x", print, request=ROOT)
     assert "debian" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"variant": "standard"}, "no variant 'standard' of fedora"),
+        ({"mirrors": ("/srv/mirror",)}, "is no URL"),
+        ({"mirrors": ("http://x/\n[evil]",)}, "is no URL"),
+        ({"keyring": "/nonexistent"}, "There is no keyring /nonexistent"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_made(change, text):
+    with pytest.raises(PymachineError) as error:
+        pull.pull("fedora", "x", print, request=ROOT.replace(**change))
+    assert text in error.value.message
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    """All programs that builders look for."""
+    for module in (mmdebstrap, dnf, arch):
+        monkeypatch.setattr(module, "find_program", lambda name, **_package: f"/usr/bin/{name}")
+    monkeypatch.setattr(mirror, "host_sources", lambda _origin: ())
+    monkeypatch.setattr(mirror, "host_release", lambda: ("debian", "bookworm"))
+
+
+def lines_of(recipe):
+    return [word for word in recipe.commands[-1] if word.startswith("deb ")]
+
+
+def test_ubuntu_comes_from_its_archive_by_its_own_keyring(programs, monkeypatch, tmp_path):
+    with pytest.raises(NotFoundError) as error:
+        ubuntu.recipe(ROOT)
+    assert "ubuntu-keyring" in error.value.hint
+    assert "--mirror=" in error.value.hint
+    monkeypatch.setattr(ubuntu, "_KEYRING", str(tmp_path / "ubuntu.gpg"))
+    (tmp_path / "ubuntu.gpg").touch()
+    recipe = ubuntu.recipe(ROOT.replace(suite="jammy"))
+    options = f"[signed-by={tmp_path}/ubuntu.gpg]"
+    expected = [
+        f"deb {options} {ubuntu._archive('jammy')[0].uri} {suite} main universe"
+        for suite in ("jammy", "jammy-updates", "jammy-security")
+    ]
+    assert lines_of(recipe) == expected
+    assert recipe.keyrings == (f"{tmp_path}/ubuntu.gpg",)
+
+
+def test_a_host_that_is_ubuntu_has_its_own_mirrors(programs, monkeypatch):
+    source = Source(uri="http://m", suite="noble", components=("main",), keyring="/k.gpg")
+    monkeypatch.setattr(mirror, "host_sources", {"Ubuntu": (source,), "Debian": ()}.get)
+    monkeypatch.setattr(mirror, "host_release", lambda: ("ubuntu", "noble"))
+    assert lines_of(ubuntu.recipe(ROOT)) == ["deb [signed-by=/k.gpg] http://m noble main"]
+    assert lines_of(debian.recipe(ROOT)) == []
+
+
+def test_mirrors_that_a_user_names(programs):
+    request = ROOT.replace(mirrors=("http://a", "file:///b sid main contrib"), keyring="/k.gpg")
+    assert lines_of(debian.recipe(request)) == [
+        "deb [signed-by=/k.gpg] http://a bookworm main",
+        "deb [signed-by=/k.gpg] file:///b sid main contrib",
+    ]
+    assert lines_of(ubuntu.recipe(request))[0].endswith(" noble main universe")
+    unsigned = ubuntu.recipe(request.replace(verified=False))
+    assert lines_of(unsigned)[0] == "deb [trusted=yes] http://a noble main universe"
+    with pytest.raises(ConfigError):
+        debian.recipe(ROOT.replace(mirrors=("http://a sid",)))
+
+
+def test_fedora_and_centos_ask_for_their_keys(programs, monkeypatch, tmp_path):
+    monkeypatch.setattr(dnf, "_KEY_DIRS", (str(tmp_path),))
+    for module in (fedora, centos):
+        with pytest.raises(NotFoundError) as error:
+            module.recipe(ROOT)
+        assert "--keyring=" in error.value.hint
+    key = tmp_path / f"RPM-GPG-KEY-fedora-{fedora.FEDORA.release}-primary"
+    key.touch()
+    recipe = fedora.recipe(ROOT)
+    config = dict(recipe.files)["dnf.conf"]
+    assert "gpgcheck=1\n" in config
+    assert config.count(f"gpgkey=file://{key}\n") == 2
+    assert config.count("metalink=https://") == 2
+    assert "--installroot=/root" in recipe.commands[0]
+    assert f"--releasever={fedora.FEDORA.release}" in recipe.commands[0]
+
+
+def test_a_repository_that_a_user_names_is_the_only_one(programs):
+    request = ROOT.replace(mirrors=("file:///a",), verified=False, suite="9", include=("x",))
+    recipe = centos.recipe(request)
+    config = dict(recipe.files)["dnf.conf"]
+    assert "baseurl=file:///a\n" in config
+    assert "metalink" not in config
+    assert "gpgcheck=0\n" in config
+    assert recipe.commands[0][-1] == "x"
+
+
+def test_arch_is_verified_by_its_own_keys_or_by_those_given(programs, monkeypatch, tmp_path):
+    monkeypatch.setattr(arch, "_KEYRING_DIRS", (str(tmp_path),))
+    request = ROOT.replace(mirrors=("file:///a/$repo",))
+    with pytest.raises(NotFoundError) as error:
+        arch.recipe(request)
+    assert "archlinux-keyring" in error.value.hint
+    (tmp_path / "archlinux.gpg").touch()
+    recipe = arch.recipe(request)
+    assert [command[0] for command in recipe.commands[1:3]] == ["/usr/bin/pacman-key"] * 2
+    config = dict(recipe.files)["pacman.conf"]
+    assert "SigLevel = Required DatabaseOptional TrustedOnly\n" in config
+    assert "[core]\nServer = file:///a/$repo\n[extra]\nServer = file:///a/$repo\n" in config
+    given = arch.recipe(ROOT.replace(mirrors=("file:///a",), keyring="/k.gpg"))
+    assert given.commands[1][-2:] == ("--import", "/k.gpg")
+    assert "TrustAll" in dict(given.files)["pacman.conf"]
+    assert "[extra]" not in dict(given.files)["pacman.conf"]
+    unsigned = arch.recipe(request.replace(verified=False))
+    assert len(unsigned.commands) == 2
+    assert "SigLevel = Never\n" in dict(unsigned.files)["pacman.conf"]
+    with pytest.raises(ConfigError):
+        arch.recipe(ROOT.replace(suite="rolling"))
+
+
+def test_each_distribution_has_a_builder():
+    for distribution in DISTRIBUTIONS:
+        builder = find_builder(distribution)
+        assert callable(builder.recipe)
+        assert builder.follower().doing().startswith("starting ")
+
+
+def test_packages_that_are_counted():
+    counter = dnf.follower()
+    seen = []
+    for line in (
+        "Dependencies resolved.",
+        "Downloading Packages:",
+        "(3/12): systemd-257.rpm    1.0 MB/s | 4 MB  00:01",
+        "Running transaction",
+        "  Installing       : systemd-257-1.noarch          4/12 ",
+        "Error: Transaction failed",
+        "Error: and so on",
+    ):
+        counter.see(line)
+        seen.append((counter.doing(), counter.detail()))
+    assert seen[0] == ("choosing the packages", "")
+    assert seen[2] == ("downloading the packages", "3 of 12")
+    assert seen[4] == ("installing the packages", "4 of 12")
+    assert counter.cause == "Transaction failed"
 
 
 def test_stale_trees_go_and_those_of_a_pull_under_way_stay(tmp_path, monkeypatch):

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
 
 USAGE = "clean [OPTION…]"
-SUMMARY = "Remove hidden images, or all"
+SUMMARY = "Remove hidden images and kept downloads, or all"
 DETAILS = """\
-Hidden are those whose name begins with a dot, such as what was left of a download. With --all
-everything goes that is not in use: machines with their snapshots, and images."""
+Hidden are those whose name begins with a dot. The files that downloads left or kept go too. With
+--all everything goes that is not in use: machines with their snapshots, and images."""
 EXAMPLE = "pymachine clean"
 OPTIONS = (Option(name="--all", short="-a", help="remove all machines and images"),)
 COMMAND = -1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.cli.transfers import QUIET, shown, tell_made, two_words
+from machinectl_py.cli.transfers import MAKE, placing_of, shown, tell_made, two_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ directory.
 """
 EXAMPLE = "pymachine import-fs /srv/tree web"
 COMMAND = -1
-OPTIONS = (QUIET,)
+OPTIONS = MAKE
 
 
 def run(arguments: Arguments) -> int:
@@ -27,6 +27,6 @@ def run(arguments: Arguments) -> int:
     from machinectl_py.images.transfer.imports import import_fs
 
     with shown(arguments, f"Importing {path}") as progress:
-        made = import_fs(path, name, progress)
+        made = import_fs(path, name, progress, placing_of(arguments))
     tell_made(arguments, made, [])
     return 0

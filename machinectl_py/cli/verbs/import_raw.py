@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.cli.transfers import LIMIT, QUIET, shown, tell_made, two_words
+from machinectl_py.cli.transfers import LIMIT, MAKE, placing_of, shown, tell_made, two_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ data, a file that is not compressed takes no room twice.
 """
 EXAMPLE = "pymachine import-raw web.raw.xz"
 COMMAND = -1
-OPTIONS = (LIMIT, QUIET)
+OPTIONS = (LIMIT, *MAKE)
 
 
 def run(arguments: Arguments) -> int:
@@ -32,6 +32,6 @@ def run(arguments: Arguments) -> int:
 
     limit = parse_size(arguments.text("limit"))
     with shown(arguments, f"Importing {path}") as progress:
-        made = import_raw(path, name, progress, limit=limit)
+        made = import_raw(path, name, progress, limit=limit, placing=placing_of(arguments))
     tell_made(arguments, made, [])
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.cli.transfers import LIMIT, QUIET, shown, tell_made, two_words
+from machinectl_py.cli.transfers import LIMIT, MAKE, placing_of, shown, tell_made, two_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ be written, and a twentieth of the file system, at most 1 GB, is left free.
 """
 EXAMPLE = "pymachine import-tar web.tar.zst"
 COMMAND = -1
-OPTIONS = (LIMIT, QUIET)
+OPTIONS = (LIMIT, *MAKE)
 
 
 def run(arguments: Arguments) -> int:
@@ -32,6 +32,13 @@ def run(arguments: Arguments) -> int:
 
     limit, warnings = parse_size(arguments.text("limit")), list[str]()
     with shown(arguments, f"Importing {path}") as progress:
-        made = import_tar(path, name, progress, limit=limit, warn=warnings.append)
+        made = import_tar(
+            path,
+            name,
+            progress,
+            limit=limit,
+            warn=warnings.append,
+            placing=placing_of(arguments),
+        )
     tell_made(arguments, made, warnings)
     return 0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from machinectl_py.cli.transfers import (
-    KEYRING,
+    HASHES,
+    KEEP_DOWNLOAD,
     LIMIT,
-    QUIET,
-    VERIFY,
+    MAKE,
+    PULL,
+    SETTINGS,
+    placing_of,
     shown,
     tell_made,
     trust_of,
+    wishes_of,
 )
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
@@ -21,10 +25,20 @@ if TYPE_CHECKING:
 USAGE = "pull DISTRIBUTION|REMOTE:IMAGE|URL [OPTION…]"
 SUMMARY = "Get an image: from a distribution's packages, or from a server"
 DETAILS = """
-Of a DISTRIBUTION, which is "debian", it builds a directory in /var/lib/machines with mmdebstrap: a
-minimal system with systemd and D-Bus, from the mirrors and keyrings that apt on this host is set
-up with. It is built aside and renamed when complete. Root has no password in it: enter with
-'pymachine shell NAME', where passwd(1) sets one.
+Of a DISTRIBUTION it builds a directory in /var/lib/machines: a minimal system with systemd that is
+built aside and renamed when complete. Root has no password in it: enter with 'pymachine shell
+NAME', where passwd(1) sets one. There are
+
+  debian   by mmdebstrap(1), from the mirrors and keyrings that apt on this host is set up with
+  ubuntu   idem; on a host that is none, from Ubuntu's archive, by its keyring
+  fedora   by dnf(8), from Fedora's mirrors, by the keys of distribution-gpg-keys
+  centos   idem, CentOS Stream
+  arch     by pacman(8), from Arch Linux's mirrors, by archlinux-keyring
+
+--mirror= names another mirror, --keyring= other keys, and --verify=no asks for no signatures. A
+mirror of debian or ubuntu may name suite and components, too, as in sources.list(5); one of fedora
+or centos is a repository, perhaps with $releasever and $basearch; one of arch is a Server of
+pacman.conf(5).
 
 A REMOTE is "images", the image server of Linux Containers, "ubuntu", or another that
 /etc/pymachine/remotes.conf has. What comes from there is verified by its checksum, and by a
@@ -36,16 +50,13 @@ skopeo(1) and umoci(1) get; most of those have no systemd, and can be used by 'p
 """
 EXAMPLE = "pymachine pull debian --suite=trixie --name=web"
 COMMAND = -1
-OPTIONS = (
-    Option(
-        name="--suite", short="-s", value="SUITE", help='release; the host\'s own, else "stable"'
-    ),
-    Option(name="--name", value="NAME", help="name of the image; the distribution's"),
+_OF_PACKAGES = (
+    Option(name="--suite", short="-s", value="SUITE", help="release; the host's own, or a new one"),
     Option(
         name="--variant",
         value="VARIANT",
         choices=("minbase", "important", "standard"),
-        help="packages to start from: minbase, important, standard",
+        help="debian, ubuntu: packages to start from: minbase, important, standard",
     ),
     Option(
         name="--include",
@@ -53,11 +64,24 @@ OPTIONS = (
         many=True,
         help="install this package too; several by commas, or given again",
     ),
-    VERIFY,
-    KEYRING,
-    LIMIT,
-    QUIET,
+    Option(
+        name="--mirror",
+        value="URL",
+        many=True,
+        help="get packages from there; may be given again",
+    ),
 )
+OPTIONS = (
+    Option(name="--name", value="NAME", help="name of the image; the distribution's"),
+    *_OF_PACKAGES,
+    *PULL,
+    *HASHES,
+    *MAKE,
+)
+
+
+# What is of no meaning where an image is built of packages.
+_OF_DOWNLOADS = (LIMIT, KEEP_DOWNLOAD, SETTINGS, *HASHES)
 
 
 def run(arguments: Arguments) -> int:
@@ -68,7 +92,16 @@ def run(arguments: Arguments) -> int:
             f"Usage: pymachine {USAGE}",
         )
     source = arguments.words[0]
-    return _pull(source, arguments) if ":" in source else _build(source, arguments)
+    built = ":" not in source
+    _refuse(arguments, _OF_DOWNLOADS if built else _OF_PACKAGES, source)
+    return _build(source, arguments) if built else _pull(source, arguments)
+
+
+def _refuse(arguments: Arguments, options: tuple[Option, ...], source: str) -> None:
+    """Refuse options that would be ignored."""
+    for option in options:
+        if arguments.given(option.name.removeprefix("--")):
+            raise UsageError(f"{option.name}= means nothing with the source '{source}'")
 
 
 def _pull(source: str, arguments: Arguments) -> int:
@@ -82,23 +115,35 @@ def _pull(source: str, arguments: Arguments) -> int:
             progress,
             trust=trust_of(arguments),
             warn=warnings.append,
+            wishes=wishes_of(arguments),
         )
     tell_made(arguments, path, warnings)
     return 0
 
 
 def _build(distribution: str, arguments: Arguments) -> int:
+    from machinectl_py.images.builders.recipe import Request
     from machinectl_py.images.pull import pull
 
+    if arguments.text("verify") == "checksum":
+        raise UsageError("--verify=checksum means nothing with packages, which are signed or not")
     include = [name for value in arguments.texts("include") for name in value.split(",") if name]
+    request = Request(
+        root="",
+        suite=arguments.text("suite"),
+        variant=arguments.text("variant"),
+        include=tuple(include),
+        mirrors=arguments.texts("mirror"),
+        keyring=arguments.text("keyring"),
+        verified=arguments.text("verify") != "no",
+    )
     with shown(arguments, f"Pulling {arguments.text('name', distribution)}") as progress:
         path = pull(
             distribution,
-            arguments.text("suite"),
             arguments.text("name"),
             progress,
-            variant=arguments.text("variant", "minbase"),
-            include=tuple(include),
+            request=request,
+            placing=placing_of(arguments),
         )
     tell_made(arguments, path, [])
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.cli.transfers import QUIET, shown, tell_made, two_words
+from machinectl_py.cli.transfers import MAKE, placing_of, shown, tell_made, two_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ Needs skopeo and umoci. Most such images have no systemd, and can be used by 'py
 """
 EXAMPLE = "pymachine pull-oci registry.example.org/web:1.2 web"
 COMMAND = -1
-OPTIONS = (QUIET,)
+OPTIONS = MAKE
 
 
 def run(arguments: Arguments) -> int:
@@ -32,6 +32,6 @@ def run(arguments: Arguments) -> int:
         source = f"docker://{source}"
     warnings = list[str]()
     with shown(arguments, f"Pulling {source}") as progress:
-        made = pull_oci(source, name, progress, warn=warnings.append)
+        made = pull_oci(source, name, progress, warn=warnings.append, placing=placing_of(arguments))
     tell_made(arguments, made, warnings)
     return 0

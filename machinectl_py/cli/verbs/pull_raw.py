@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from machinectl_py.cli.transfers import (
-    KEYRING,
-    LIMIT,
-    QUIET,
-    VERIFY,
+    HASHES,
+    MAKE,
+    PULL,
     shown,
     tell_made,
     trust_of,
     two_words,
+    wishes_of,
 )
 
 TYPE_CHECKING = False
@@ -27,10 +27,14 @@ Before anything is unpacked, the file is verified by its checksum, and that by a
 FILE.sha256 or else of SHA256SUMS beside it, each signed in itself or by a file with .gpg or .asc
 added. The keys that count are in /etc/systemd/import-pubring.gpg, or else in
 /usr/lib/systemd/import-pubring.gpg.
+
+What lies beside the file, under its name with .nspawn, .roothash, .roothash.p7s or .verity instead
+of the suffixes, is taken along and verified by the same rules; systemd.nspawn(5) tells which
+settings are believed.
 """
 EXAMPLE = "pymachine pull-raw --verify=checksum https://images.example.org/web.raw.xz web"
 COMMAND = -1
-OPTIONS = (VERIFY, KEYRING, LIMIT, QUIET)
+OPTIONS = (*PULL, *HASHES, *MAKE)
 
 
 def run(arguments: Arguments) -> int:
@@ -38,8 +42,10 @@ def run(arguments: Arguments) -> int:
     url, name = two_words(arguments, "pull-raw", "a URL", USAGE)
     from machinectl_py.images.transfer.pulls import pull_url
 
-    warnings = list[str]()
+    trust, wishes, warnings = trust_of(arguments), wishes_of(arguments), list[str]()
     with shown(arguments, f"Pulling {url}") as progress:
-        made = pull_url("raw", url, name, progress, trust=trust_of(arguments), warn=warnings.append)
+        made = pull_url(
+            "raw", url, name, progress, trust=trust, warn=warnings.append, wishes=wishes
+        )
     tell_made(arguments, made, warnings)
     return 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from machinectl_py.cli.transfers import (
-    KEYRING,
-    LIMIT,
-    QUIET,
-    VERIFY,
+    MAKE,
+    PULL,
     shown,
     tell_made,
     trust_of,
     two_words,
+    wishes_of,
 )
 
 TYPE_CHECKING = False
@@ -27,10 +26,13 @@ Before anything is unpacked, the file is verified by its checksum, and that by a
 FILE.sha256 or else of SHA256SUMS beside it, each signed in itself or by a file with .gpg or .asc
 added. The keys that count are in /etc/systemd/import-pubring.gpg, or else in
 /usr/lib/systemd/import-pubring.gpg.
+
+Settings that lie beside the file, under its name with .nspawn instead of the suffixes, are taken
+along and verified by the same rules; systemd.nspawn(5) tells which of them are believed.
 """
 EXAMPLE = "pymachine pull-tar https://images.example.org/web.tar.xz"
 COMMAND = -1
-OPTIONS = (VERIFY, KEYRING, LIMIT, QUIET)
+OPTIONS = (*PULL, *MAKE)
 
 
 def run(arguments: Arguments) -> int:
@@ -38,8 +40,10 @@ def run(arguments: Arguments) -> int:
     url, name = two_words(arguments, "pull-tar", "a URL", USAGE)
     from machinectl_py.images.transfer.pulls import pull_url
 
-    warnings = list[str]()
+    trust, wishes, warnings = trust_of(arguments), wishes_of(arguments), list[str]()
     with shown(arguments, f"Pulling {url}") as progress:
-        made = pull_url("tar", url, name, progress, trust=trust_of(arguments), warn=warnings.append)
+        made = pull_url(
+            "tar", url, name, progress, trust=trust, warn=warnings.append, wishes=wishes
+        )
     tell_made(arguments, made, warnings)
     return 0

@@ -13,8 +13,8 @@ from machinectl_py.images import snapshots, store
 from machinectl_py.images.aside import made_aside
 from machinectl_py.images.backup import settings
 from machinectl_py.images.backup.repository import Backup, Repository
-from machinectl_py.images.care import ASIDE
 from machinectl_py.images.drivers import root_of
+from machinectl_py.images.held import ASIDE
 from machinectl_py.images.interruption import Interruption
 from machinectl_py.images.machine_view import open_layers
 from machinectl_py.images.machines import require_machine

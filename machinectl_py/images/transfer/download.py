@@ -23,14 +23,16 @@ from machinectl_py.kernel.locks import drop_lock, take_lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Literal
 
     from machinectl_py.images.transfer.job import Job
+
+    Keep = Literal["", "yes", "no"]
 
 CACHE_DIR = "/var/cache/pymachine/downloads"
 _CHUNK = 1 << 18
 _TRIES = 5  # without a byte in between
-_KEPT = 7 * 24 * 3600  # seconds: older parts are given up
+_PATIENCE = 7 * 24 * 3600  # seconds: older parts are given up
 _SMALL = 1 << 24  # bytes, of what is read into memory
 _PARTIAL, _UNSATISFIABLE = 206, 416
 _GIVEN_UP = range(400, 500)  # the server will not say otherwise if asked again
@@ -44,11 +46,13 @@ class Download:
         self.url, self.path = url, path
         self.received = 0  # bytes in the file
         self.total = -1  # -1 while unknown
+        self.kept = False  # also when an image has been made of it
         self._version = ""  # what the server calls it
         try:
             with open(f"{path}.json", encoding="utf-8") as file:
                 known = json.load(file)
             self._version, self.total = str(known["version"]), int(known["total"])
+            self.kept = bool(known.get("kept", False))
             self.received = os.stat(path).st_size
         except (OSError, ValueError, KeyError):
             pass
@@ -104,8 +108,17 @@ class Download:
         # A weak tag is no promise that the bytes are the same.
         self._version = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
         os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        self.note()
+
+    def note(self) -> None:
+        """Write down what is known of it.
+
+        Raises:
+            OSError: with the path.
+        """
+        known = {"url": self.url, "version": self._version, "total": self.total, "kept": self.kept}
         with open(f"{self.path}.json", "w", encoding="utf-8") as file:
-            json.dump({"url": self.url, "version": self._version, "total": self.total}, file)
+            json.dump(known, file)
 
     def _receive(self, answer: Any, stop: threading.Event) -> bool:
         with open(self.path, "r+b", buffering=0) as file:
@@ -123,8 +136,14 @@ class Download:
 
 
 @contextmanager
-def downloaded(url: str, job: Job) -> Iterator[str]:
+def downloaded(url: str, job: Job, keep: Keep = "") -> Iterator[str]:
     """Give the path of a downloaded file; it is removed when the block ends well.
+
+    Args:
+        url: of the file.
+        job: under way.
+        keep: "yes" to have it stay, so that the next download need only ask whether it is still
+            the same; "no" to have it removed even if it was kept before.
 
     Raises:
         NotFoundError: the server has no such file.
@@ -146,8 +165,12 @@ def downloaded(url: str, job: Job) -> Iterator[str]:
             room.check()
 
         in_threads((download.run,), job, look)
+        download.kept = keep == "yes" or (download.kept and keep != "no")
+        download.total = download.received  # now known
+        download.note()
         yield path
-        forget(path)
+        if not download.kept:
+            forget(path)
     finally:
         drop_lock(f"{path}.lck", lock)
 
@@ -162,14 +185,47 @@ def forget(path: str) -> None:
 
 
 def _forget_old() -> None:
-    for entry in os.listdir(CACHE_DIR):
-        path, _, kind = f"{CACHE_DIR}/{entry}".partition(".")
-        if kind != "json" or time.time() - os.stat(f"{path}.json").st_mtime < _KEPT:
+    for path, download in _cached():
+        if not download.kept and time.time() - os.stat(f"{path}.json").st_mtime >= _PATIENCE:
+            _forget_unused(path)
+
+
+def forget_all() -> Iterator[tuple[str, int]]:
+    """Remove all files of the cache that nobody works on; yield URL and size, in bytes.
+
+    Raises:
+        OSError: with the path.
+    """
+    for path, download in _cached():
+        if _forget_unused(path):
+            yield download.url, download.received
+
+
+def _cached() -> Iterator[tuple[str, Download]]:
+    """Yield path and state of each file of the cache."""
+    try:
+        entries = sorted(os.listdir(CACHE_DIR))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if not entry.endswith(".json"):
             continue
-        lock = take_lock(f"{path}.lck")
-        if lock is not None:
-            forget(path)
-            drop_lock(f"{path}.lck", lock)
+        path = f"{CACHE_DIR}/{entry.removesuffix('.json')}"
+        try:
+            with open(f"{path}.json", encoding="utf-8") as file:
+                url = str(json.load(file)["url"])
+        except (OSError, ValueError, KeyError, TypeError):
+            url = ""
+        yield path, Download(url, path)
+
+
+def _forget_unused(path: str) -> bool:
+    lock = take_lock(f"{path}.lck")
+    if lock is None:
+        return False
+    forget(path)
+    drop_lock(f"{path}.lck", lock)
+    return True
 
 
 def read_small(urls: tuple[str, ...], job: Job) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from machinectl_py.images.records import find_machine
 from machinectl_py.images.transfer import compress
 from machinectl_py.images.transfer.job import Job
 from machinectl_py.images.transfer.output import written
+from machinectl_py.images.transfer.registry import registered
 from machinectl_py.kernel.locks import drop_lock, is_locked, take_lock
 from machinectl_py.layout import ROOT_LOCK_DIR
 
@@ -48,8 +49,12 @@ def export_tar(name: str, path: str, progress: Progress, *, format_: str = "") -
             raise UnsupportedError(
                 f"{root} is a disk image", "'pymachine export-raw' writes those."
             )
-        with Interruption() as interruption, written(path) as output:
-            pack(root, output, chosen, Job(progress, interruption, lock))
+        with (
+            Interruption() as interruption,
+            registered("export-tar", name, path, progress) as told,
+            written(path) as output,
+        ):
+            pack(root, output, chosen, Job(told, interruption, lock))
 
 
 def export_raw(name: str, path: str, progress: Progress, *, format_: str = "") -> None:
@@ -66,8 +71,12 @@ def export_raw(name: str, path: str, progress: Progress, *, format_: str = "") -
             raise UnsupportedError(
                 f"'{name}' is no disk image", "'pymachine export-tar' archives trees."
             )
-        with Interruption() as interruption, written(path) as output:
-            pack(image, output, chosen, Job(progress, interruption, lock))
+        with (
+            Interruption() as interruption,
+            registered("export-raw", name, path, progress) as told,
+            written(path) as output,
+        ):
+            pack(image, output, chosen, Job(told, interruption, lock))
 
 
 @contextmanager

@@ -6,15 +6,16 @@ import os
 
 from machinectl_py.errors import UsageError
 from machinectl_py.images import store
-from machinectl_py.images.aside import made_aside
+from machinectl_py.images.aside import AS_NEW
 from machinectl_py.images.transfer import compress
-from machinectl_py.images.transfer.job import Job
+from machinectl_py.images.transfer.making import finish, making
 from machinectl_py.images.transfer.source import opened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from machinectl_py.images.aside import Placing
     from machinectl_py.images.transfer.job import Progress
 
 
@@ -33,7 +34,13 @@ def name_of(path: str, name: str) -> str:
 
 
 def import_tar(
-    path: str, name: str, progress: Progress, *, limit: int, warn: Callable[[str], None]
+    path: str,
+    name: str,
+    progress: Progress,
+    *,
+    limit: int,
+    warn: Callable[[str], None],
+    placing: Placing = AS_NEW,
 ) -> str:
     """Make an image of an archive.
 
@@ -43,6 +50,7 @@ def import_tar(
         progress: called with how much has been read.
         limit: the most that it may unpack to, in bytes; 0 for what the disk has.
         warn: called with each thing that is not as the archive has it.
+        placing: how it takes its name.
 
     Returns:
         The image's directory.
@@ -58,31 +66,35 @@ def import_tar(
     from machinectl_py.images.transfer.tar import unpack
 
     name = name_of(path, name)
-    with opened(path) as source, made_aside(name) as aside:
-        job = Job(progress, aside.interruption, aside.lock)
+    with (
+        opened(path) as source,
+        making("import-tar", name, path, progress, placing) as (aside, job),
+    ):
         unpack(source, aside, job, limit=limit, warn=warn)
-        progress("writing it to the disk", "")
-        return aside.commit()
+        return finish(aside, job)
 
 
-def import_raw(path: str, name: str, progress: Progress, *, limit: int) -> str:
+def import_raw(
+    path: str, name: str, progress: Progress, *, limit: int, placing: Placing = AS_NEW
+) -> str:
     """Make an image of a disk image; args, result and errors are those of `import_tar`."""
     from machinectl_py.images.transfer.raw import unpack
 
     name = name_of(path, name)
-    with opened(path) as source, made_aside(name) as aside:
-        job = Job(progress, aside.interruption, aside.lock)
+    with (
+        opened(path) as source,
+        making("import-raw", name, path, progress, placing) as (aside, job),
+    ):
         unpack(source, aside.path, job, limit=limit)
-        progress("writing it to the disk", "")
-        return aside.commit()
+        return finish(aside, job)
 
 
-def import_fs(path: str, name: str, progress: Progress) -> str:
+def import_fs(path: str, name: str, progress: Progress, placing: Placing = AS_NEW) -> str:
     """Make an image of a directory; args, result and errors are those of `import_tar`."""
     from machinectl_py.images.transfer.tree import copy
 
     path = os.path.realpath(path)
-    with made_aside(name or os.path.basename(path)) as aside:
-        copy(path, aside, Job(progress, aside.interruption, aside.lock))
-        progress("writing it to the disk", "")
-        return aside.commit()
+    name = name or os.path.basename(path)
+    with making("import-fs", name, path, progress, placing) as (aside, job):
+        copy(path, aside, job)
+        return finish(aside, job)

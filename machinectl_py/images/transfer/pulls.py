@@ -6,12 +6,14 @@ from contextlib import contextmanager
 
 from machinectl_py.errors import ConfigError, PymachineError, UnsupportedError, UsageError
 from machinectl_py.images import store
-from machinectl_py.images.aside import made_aside
+from machinectl_py.images.aside import AS_NEW, Placing
 from machinectl_py.images.transfer import compress
+from machinectl_py.images.transfer.companions import OF_KIND, fetch
 from machinectl_py.images.transfer.download import downloaded, forget
 from machinectl_py.images.transfer.job import Job
+from machinectl_py.images.transfer.making import finish, making
 from machinectl_py.images.transfer.source import opened
-from machinectl_py.images.transfer.verify import MODES, check_digest, expected_digest
+from machinectl_py.images.transfer.verify import Trust, check_digest, expected_digest
 from machinectl_py.images.transfer.web import check_url, file_name
 from machinectl_py.record import Record
 
@@ -21,25 +23,20 @@ if TYPE_CHECKING:
 
     from machinectl_py.images.aside import Aside
     from machinectl_py.images.remotes import Remote
+    from machinectl_py.images.transfer.download import Keep
     from machinectl_py.images.transfer.job import Progress
     from machinectl_py.images.transfer.simplestreams import Offer
 
 
-class Trust(Record):
-    """How a download is to be verified."""
+class Wishes(Record):
+    """What is to become of a download."""
 
-    mode: str = ""  # one of MODES; "" for the best that the source is set up for
-    keyring: str = ""  # of the signer; "" for systemd's
-    limit: int = 0  # the most that it may unpack to, in bytes; 0 for what the disk has
+    placing: Placing = AS_NEW
+    beside: tuple[str, ...] = OF_KIND["raw"]  # suffixes of what is taken along, where it is there
+    keep: Keep = ""  # the downloaded file; see `downloaded`
 
-    def check(self) -> None:
-        """Refuse what is no mode.
 
-        Raises:
-            ConfigError: it is none.
-        """
-        if self.mode and self.mode not in MODES:
-            raise ConfigError(f"--verify={self.mode}: must be one of {', '.join(MODES)}")
+AS_IT_COMES = Wishes()
 
 
 def kind_of(url: str) -> str:
@@ -72,6 +69,7 @@ def pull_url(
     *,
     trust: Trust,
     warn: Callable[[str], None],
+    wishes: Wishes = AS_IT_COMES,
 ) -> str:
     """Make an image of what a URL has.
 
@@ -82,6 +80,7 @@ def pull_url(
         progress: called with what is being done and how far it is.
         trust: how it is verified.
         warn: called with each thing that is not as the archive has it.
+        wishes: what else is to become of it.
 
     Returns:
         The image's path.
@@ -98,15 +97,18 @@ def pull_url(
     check_url(url)
     name = name or compress.image_name(file_name(url))
     store.check_name(name)
-    with made_aside(name) as aside:
-        job = Job(progress, aside.interruption, aside.lock)
+    wanted = tuple(suffix for suffix in OF_KIND[kind] if suffix in wishes.beside)
+    with making(f"pull-{kind}", name, url, progress, wishes.placing) as (aside, job):
         digest = ""
         if trust.mode != "no":
             digest = expected_digest(url, trust.mode or "signature", trust.keyring, job)
-        with _verified(url, digest, job) as path:
+        fetch(url, wanted, aside.companions, trust=trust, job=job)
+        with _verified(url, digest, job, wishes.keep) as path:
             unpack_file(kind, path, aside, job, limit=trust.limit, warn=warn)
-        progress("writing it to the disk", "")
-        return aside.commit()
+        path = finish(aside, job)
+        for other in aside.companions.kept:
+            warn(f"{other} was there already, and stays as it is; --force replaces it")
+        return path
 
 
 def pull_from(
@@ -116,6 +118,7 @@ def pull_from(
     *,
     trust: Trust,
     warn: Callable[[str], None],
+    wishes: Wishes = AS_IT_COMES,
 ) -> str:
     """Make an image of a source, whose form says what it is.
 
@@ -125,6 +128,7 @@ def pull_from(
         progress: called with what is being done and how far it is.
         trust: how it is verified.
         warn: called with each thing that is not as it should be.
+        wishes: what else is to become of it.
 
     Returns:
         The image's path.
@@ -136,17 +140,19 @@ def pull_from(
     from machinectl_py.images.transfer.oci import TRANSPORTS
 
     if source.startswith(TRANSPORTS):
-        return pull_oci(source, name, progress, warn=warn)
+        return pull_oci(source, name, progress, warn=warn, placing=wishes.placing)
     if "://" in source:
-        return pull_url(kind_of(source), source, name, progress, trust=trust, warn=warn)
+        kind = kind_of(source)
+        return pull_url(kind, source, name, progress, trust=trust, warn=warn, wishes=wishes)
     server, _, image = source.partition(":")
     remote = remotes.find(server)
     if not image:
         raise UsageError(f"'{source}' names no image of that remote")
     if remote.kind == "oci":
         source = f"{remote.url.rstrip('/')}/{image}"
-        return pull_oci(source, name, progress, insecure=remote.insecure, warn=warn)
-    return pull_remote(remote, image, name, progress, trust=trust, warn=warn)
+        insecure, placing = remote.insecure, wishes.placing
+        return pull_oci(source, name, progress, insecure=insecure, warn=warn, placing=placing)
+    return pull_remote(remote, image, name, progress, trust=trust, warn=warn, wishes=wishes)
 
 
 def pull_remote(
@@ -157,6 +163,7 @@ def pull_remote(
     *,
     trust: Trust,
     warn: Callable[[str], None],
+    wishes: Wishes = AS_IT_COMES,
 ) -> str:
     """Make an image of one that a server of simplestreams has.
 
@@ -169,6 +176,7 @@ def pull_remote(
         progress: called with what is being done and how far it is.
         trust: how it is verified.
         warn: called with each thing that is not as the archive has it.
+        wishes: what else is to become of it.
 
     Returns:
         The image's path.
@@ -180,14 +188,13 @@ def pull_remote(
 
     name = name or image.replace("/", "-")
     store.check_name(name)
-    with made_aside(name) as aside:
-        job = Job(progress, aside.interruption, aside.lock)
+    source = f"{remote.name}:{image}"
+    with making("pull", name, source, progress, wishes.placing) as (aside, job):
         found = simplestreams.find(_trusted(remote, trust), image, job)
         digest = "" if trust.mode == "no" else found.digest
-        with _verified(found.url, digest, job) as path:
+        with _verified(found.url, digest, job, wishes.keep) as path:
             unpack_file(found.kind, path, aside, job, limit=trust.limit, warn=warn)
-        progress("writing it to the disk", "")
-        return aside.commit()
+        return finish(aside, job)
 
 
 def search(remote: Remote, word: str, progress: Progress) -> tuple[Offer, ...]:
@@ -219,6 +226,7 @@ def pull_oci(
     *,
     insecure: bool = False,
     warn: Callable[[str], None],
+    placing: Placing = AS_NEW,
 ) -> str:
     """Make an image of one of OCI; who may sign it says containers-policy.json(5).
 
@@ -228,6 +236,7 @@ def pull_oci(
         progress: called with what is being done and how far it is.
         insecure: whether the registry may be without TLS.
         warn: called with what the image lacks.
+        placing: how it takes its name.
 
     Returns:
         The image's path.
@@ -239,11 +248,9 @@ def pull_oci(
 
     name = name or oci.image_name(source)
     store.check_name(name)
-    with made_aside(name) as aside:
-        job = Job(progress, aside.interruption, aside.lock)
+    with making("pull-oci", name, source, progress, placing) as (aside, job):
         oci.unpack(source, aside, job, insecure=insecure, warn=warn)
-        progress("writing it to the disk", "")
-        return aside.commit()
+        return finish(aside, job)
 
 
 def _trusted(remote: Remote, trust: Trust) -> Remote:
@@ -265,15 +272,16 @@ def _trusted(remote: Remote, trust: Trust) -> Remote:
 
 
 @contextmanager
-def _verified(url: str, digest: str, job: Job) -> Iterator[str]:
+def _verified(url: str, digest: str, job: Job, keep: Keep) -> Iterator[str]:
     """Give the path of a downloaded file whose checksum is right.
 
     Args:
         url: of the file.
         digest: its checksum; "" if none is asked for.
         job: under way.
+        keep: see `downloaded`.
     """
-    with downloaded(url, job) as path:
+    with downloaded(url, job, keep) as path:
         if digest:
             job.progress("verifying", "")
             try:

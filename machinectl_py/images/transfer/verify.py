@@ -11,16 +11,19 @@ import hashlib
 import os
 import tempfile
 
-from machinectl_py.errors import NotFoundError, PymachineError, UnsupportedError
+from machinectl_py.errors import ConfigError, NotFoundError, PymachineError, UnsupportedError
 from machinectl_py.images.transfer.confine import Place, Tool, World, find_program
 from machinectl_py.images.transfer.download import read_small
 from machinectl_py.images.transfer.flow import follow
 from machinectl_py.images.transfer.web import file_name, sibling
 from machinectl_py.kernel import const
 from machinectl_py.kernel.mount import open_tree, set_attributes
+from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from io import BufferedIOBase
+
     from machinectl_py.images.transfer.job import Job
 
 MODES = ("no", "checksum", "signature")
@@ -34,6 +37,23 @@ _SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _ARMOR = b"-----BEGIN PGP "
 _HEX = frozenset("0123456789abcdefABCDEF")
 _DIGEST = 64  # hexadecimal digits of SHA-256
+
+
+class Trust(Record):
+    """How a download is to be verified."""
+
+    mode: str = ""  # one of MODES; "" for the best that the source is set up for
+    keyring: str = ""  # of the signer; "" for systemd's
+    limit: int = 0  # the most that it may unpack to, in bytes; 0 for what the disk has
+
+    def check(self) -> None:
+        """Refuse what is no mode.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        if self.mode and self.mode not in MODES:
+            raise ConfigError(f"--verify={self.mode}: must be one of {', '.join(MODES)}")
 
 
 def keyrings(given: str) -> tuple[str, ...]:
@@ -74,6 +94,7 @@ def expected_digest(url: str, mode: str, keyring: str, job: Job) -> str:
         wanted += [f"{sums}{suffix}" for sums in (own, all_) for suffix in _SIGNATURES]
     job.progress("reading checksums and signatures", "")
     found = read_small(tuple(wanted), job)
+    believed = not signed
     for sums in (own, all_):
         if sums not in found:
             continue
@@ -85,10 +106,11 @@ def expected_digest(url: str, mode: str, keyring: str, job: Job) -> str:
             if not signature and not text.startswith(_SIGNED):
                 continue  # the other may be signed
             text = check_signature(text, signature, rings, job)
+            believed = True
         digest = find_digest(text, file_name(url), alone=sums == own)
         if digest:
             return digest
-    if not signed or not any(sums in found for sums in (own, all_)):
+    if believed or not any(sums in found for sums in (own, all_)):
         raise NotFoundError(
             f"Neither {file_name(own)} nor SHA256SUMS beside {url} has its checksum",
             "--verify=no does without; then only TLS protects it, if anything.",
@@ -117,6 +139,11 @@ def find_digest(text: bytes, name: str, *, alone: bool) -> str:
     return ""
 
 
+def digest_of(file: BufferedIOBase) -> str:
+    """Return the SHA-256 of what can be read, hexadecimal."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_digest(path: str, digest: str, url: str) -> None:
     """Refuse a file that is another than expected.
 
@@ -124,7 +151,7 @@ def check_digest(path: str, digest: str, url: str) -> None:
         PymachineError: its checksum differs.
     """
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = digest_of(file)
     if found != digest:
         raise PymachineError(
             f"The checksum of {url} is wrong: it was tampered with, or damaged",

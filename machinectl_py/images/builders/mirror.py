@@ -1,4 +1,4 @@
-"""Where a Debian image comes from: the mirrors and keyrings that the host's apt is set up with.
+"""Where an image of Debian or Ubuntu comes from: the mirrors and keyrings of the host's apt.
 
 See apt-get(8), indextargets, and sources.list(5).
 """
@@ -8,7 +8,12 @@ from __future__ import annotations
 import os
 import subprocess
 
+from machinectl_py.errors import ConfigError
 from machinectl_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.images.builders.recipe import Request
 
 _FORMAT = "$(REPO_URI)|$(RELEASE)|$(CODENAME)|$(COMPONENT)|$(ORIGIN)|$(SOURCESENTRY)"
 # Suites that change all the time, and so have neither updates nor security fixes of their own.
@@ -22,10 +27,12 @@ class Source(Record):
     suite: str  # "bookworm", "bookworm-security"; the codename where apt knows it
     components: tuple[str, ...]
     keyring: str = ""  # absolute path of Signed-By; "" leaves the choice to mmdebstrap
+    trusted: bool = False  # also if it is not signed
 
     def line(self) -> str:
         """Return the source as a line of sources.list(5)."""
         options = f"[signed-by={self.keyring}] " if self.keyring else ""
+        options = "[trusted=yes] " if self.trusted else options
         return f"deb {options}{self.uri} {self.suite} {' '.join(self.components)}"
 
 
@@ -43,22 +50,60 @@ def host_release() -> tuple[str, str]:
     return values["ID"], values["VERSION_CODENAME"]
 
 
-def default_suite() -> str:
-    """Return the host's own release, so that its packages are at hand; else "stable"."""
-    distribution, codename = host_release()
-    return codename if distribution == "debian" and codename else "stable"
+def default_suite(distribution: str, otherwise: str) -> str:
+    """Return the host's own release, so that its packages are at hand, if it has one of these.
+
+    Args:
+        distribution: ID of os-release(5).
+        otherwise: the release for other hosts.
+    """
+    host, codename = host_release()
+    return codename if host == distribution and codename else otherwise
+
+
+def given_sources(request: Request, suite: str, components: tuple[str, ...]) -> tuple[Source, ...]:
+    """Return the sources of the mirrors that a user named: "URL" or "URL SUITE COMPONENT…".
+
+    Raises:
+        ConfigError: one has a suite and no components.
+    """
+    found = []
+    for mirror in request.mirrors:
+        uri, *words = mirror.removeprefix("deb ").split()
+        if len(words) == 1:
+            raise ConfigError(
+                f"--mirror='{mirror}' has no components",
+                "It is a URL, or a URL, a suite and components, as in sources.list(5).",
+            )
+        found.append(
+            Source(
+                uri=uri,
+                suite=words[0] if words else suite,
+                components=tuple(words[1:]) or components,
+            )
+        )
+    return tuple(found)
+
+
+def with_trust(sources: tuple[Source, ...], request: Request) -> tuple[Source, ...]:
+    """Return the sources with the user's keyring, or such that no signature is asked for."""
+    if not request.verified:
+        return tuple(source.replace(trusted=True) for source in sources)
+    if request.keyring:
+        return tuple(source.replace(keyring=request.keyring) for source in sources)
+    return sources
 
 
 def choose_sources(suite: str, configured: tuple[Source, ...]) -> tuple[Source, ...]:
     """Return the sources for an image of a suite.
 
     Args:
-        suite: Debian's name of it.
-        configured: Debian's repositories among those of the host.
+        suite: the distribution's name of it.
+        configured: the distribution's repositories among those of the host.
 
     Returns:
         Those of the host where it has this very suite; otherwise the same mirrors with the other
-        suite's name; none, for mmdebstrap's own default, if the host has no Debian mirror.
+        suite's name; none if the host has no mirror of that distribution.
     """
     names = (suite, f"{suite}-updates", f"{suite}-security")
     same = tuple(source for source in configured if source.suite in names)
@@ -77,22 +122,31 @@ def choose_sources(suite: str, configured: tuple[Source, ...]) -> tuple[Source, 
     return tuple(found)
 
 
-def host_sources() -> tuple[Source, ...]:
-    """Return Debian's own repositories among those that the host's apt reads."""
+def host_sources(origin: str) -> tuple[Source, ...]:
+    """Return a distribution's own repositories among those that the host's apt reads.
+
+    Args:
+        origin: as its repositories call it: "Debian".
+    """
     command = ["apt-get", "indextargets", "--format", _FORMAT, "Created-By: Packages"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # no apt: not Debian
         return ()
-    return parse_targets(done.stdout)
+    return parse_targets(done.stdout, origin)
 
 
-def parse_targets(text: str) -> tuple[Source, ...]:
+def parse_targets(text: str, wanted: str = "Debian") -> tuple[Source, ...]:
     """Return the sources in what `apt-get indextargets` printed, components joined.
 
     The origin stands in the downloaded index; before the first `apt-get update` it is unknown,
-    and a repository with a component "main" passes for Debian's.
+    and a repository with a component "main" passes for the host's own distribution's.
+
+    Args:
+        text: that.
+        wanted: the origin.
     """
+    own = host_release()[0] == wanted.lower()
     found: dict[tuple[str, str], Source] = {}
     for line in text.splitlines():
         # What apt does not know it leaves unexpanded.
@@ -105,7 +159,7 @@ def parse_targets(text: str) -> tuple[Source, ...]:
             if component not in found[key].components:
                 components = (*found[key].components, component)
                 found[key] = found[key].replace(components=components)
-        elif origin == "Debian" or (not origin and component == "main"):
+        elif origin == wanted or (not origin and component == "main" and own):
             found[key] = Source(
                 uri=uri, suite=key[1], components=(component,), keyring=keyring_of(entry)
             )
