@@ -31,6 +31,7 @@ HOST = (
     *("e2fsprogs", "btrfs-progs", "xfsprogs", "erofs-utils", "squashfs-tools", "fdisk"),
     *("python3", "python3-pytest", "python3-hypothesis"),
     *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),
+    *("qemu-utils", "skopeo", "umoci", "borgbackup"),
     *("acl", "libcap2-bin", "bzip2", "pigz", "xz-utils", "zstd", "gpg", "gpg-agent", "gpgv"),
 )
 PACKAGES = {"machine": MACHINE, "host": HOST}

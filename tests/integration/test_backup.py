@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -24,10 +23,7 @@ from tests.integration.transfers import (
     snapshot,
 )
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="root makes images"),
-    pytest.mark.skipif(shutil.which("borg") is None, reason="needs borg"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root makes images")
 SETTINGS = Path("/etc/systemd/nspawn")
 
 

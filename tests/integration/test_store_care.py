@@ -69,6 +69,9 @@ def test_a_read_only_image_stays_so_and_a_machine_is_started_so(do, sh, kind, py
     assert not (IMAGES / f"{DEBIAN}/own").exists()
     do("remove", DEBIAN)
     do("read-only", DEBIAN, "no")
+    for source, name in ((DEBIAN, WEB), (WEB, DB)):
+        do("clone", source, name, "--read-only")
+        assert sh(name, "touch /own 2>/dev/null || echo read-only") == "read-only\n"
 
 
 def test_properties_have_machinectls_names(do, sh, kind):
@@ -207,6 +210,7 @@ def test_a_limit_is_held_where_the_file_system_can(do, sh, kind, pymachine):
     write = "dd if=/dev/zero of=/large bs=1M count=500 conv=fsync 2>&1"
     assert "quota" in sh(WEB, f"{write}; true").lower()
     do("set-limit", WEB, "-")
+    assert "alone can be limited" in one_error(pymachine("set-limit", "1G"))  # no subvolume
     assert do("show-image", WEB, "-p", "Limit", "-a") == "Limit=\n"
     assert "500+0" in sh(WEB, f"{write}; rm /large")
 

@@ -11,8 +11,8 @@ from machinectl_py.images import store
 from machinectl_py.images.transfer.confine import Place, Tool, World, find_program
 from machinectl_py.images.transfer.flow import Room, position, size_text
 from machinectl_py.images.transfer.unpack import Unpacking
-from machinectl_py.kernel import const
-from machinectl_py.kernel.mount import open_tree, set_attributes
+from machinectl_py.kernel.capabilities import parse_names
+from machinectl_py.kernel.mount import open_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _QCOW2 = b"QFI\xfb"
 # Formats of other programs, which would otherwise pass for disks that hold nothing.
 _OTHERS = {b"KDMV": "vmdk", b"conectix": "vpc", b"vhdxfile": "vhdx", b"<<< ": "vdi"}
+_READ = parse_names(("DAC_READ_SEARCH",))  # also a file that is another user's alone
 _STEP = 1 << 24  # bytes between looks at the disk
 _BLOCK = 1 << 15  # zeros of this size and place become a hole
 _ZEROS = bytes(_BLOCK)
@@ -161,19 +162,14 @@ def _convert(source: int, path: str, job: Job, limit: int) -> None:
         job.progress("converting from qcow2", "")
         room.check()
 
-    from_ = open_tree(f"/proc/self/fd/{source}", recursive=False)
     into = open_tree(path, recursive=False)
     try:
-        set_attributes(from_, const.MOUNT_ATTR_RDONLY, recursive=False)
-        places = (
-            Place(name="qcow2", mount=from_, directory=False),
-            Place(name="raw", mount=into, directory=False),
-        )
-        command = (program, "convert", "-f", "qcow2", "-O", "raw", "--", "/qcow2", "/raw")
-        tool = Tool(command=command, stdin=-1, stdout=-1)
-        job.run((tool,), World(places=places), look, "Cannot convert the image")
+        # As a descriptor, since it may have no name any more: that could not be mounted.
+        words = ("convert", "-f", "qcow2", "-O", "raw", "--", "/proc/self/fd/0", "/raw")
+        tool = Tool(command=(program, *words), stdin=source, stdout=-1, capabilities=_READ)
+        world = World(places=(Place(name="raw", mount=into, directory=False),))
+        job.run((tool,), world, look, "Cannot convert the image")
     finally:
-        os.close(from_)
         os.close(into)
 
 
