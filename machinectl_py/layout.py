@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+SOURCE = __file__.rpartition("/machinectl_py/")[0]  # the directory that the package lies in
 # As we register machines with systemd-machined.
 SERVICE, CLASS = "pymachine", "container"
 RUN_DIR = "/run/pymachine"

@@ -13,6 +13,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Self, dataclass_transform
 else:
 
@@ -27,6 +28,7 @@ class RecordMeta(type):
 
     _fields: tuple[str, ...]
     _defaults: dict[str, Any]
+    _setters: dict[str, Callable[[Any, Any], None]]
 
     def __new__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> RecordMeta:
         """Build the class; fields of the bases come first."""
@@ -43,6 +45,8 @@ class RecordMeta(type):
         made = super().__new__(cls, name, bases, space)
         made._fields = (*fields, *new)
         made._defaults = defaults
+        # Those of the slots themselves, as an instance refuses to be changed.
+        made._setters = {field: getattr(made, field).__set__ for field in made._fields}
         return made
 
 
@@ -56,16 +60,15 @@ class Record(metaclass=RecordMeta):
     def __init__(self, **values: Any) -> None:
         """Set every field from `values` or its default."""
         cls = type(self)
-        for field in cls._fields:
-            if field in values:
-                value = values.pop(field)
-            elif field in cls._defaults:
-                value = cls._defaults[field]
-            else:
-                raise TypeError(f"{cls.__name__}: field '{field}' is missing")
-            object.__setattr__(self, field, value)
-        if values:
-            raise TypeError(f"{cls.__name__}: unknown field '{next(iter(values))}'")
+        whole = cls._defaults | values
+        try:
+            for field, put in cls._setters.items():
+                put(self, whole[field])
+        except KeyError as error:
+            raise TypeError(f"{cls.__name__}: field {error} is missing") from None
+        if len(whole) != len(cls._setters):
+            unknown = next(field for field in values if field not in cls._setters)
+            raise TypeError(f"{cls.__name__}: unknown field '{unknown}'")
 
     def __setattr__(self, field: str, value: object) -> None:
         """Refuse: a record never changes."""

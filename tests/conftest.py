@@ -18,8 +18,11 @@ COMMAND = ("/usr/bin/python3", "-SI", f"{REPOSITORY}/packaging/pymachine")
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
-# Under nohup(1) all our children would ignore it, as what is tested does then on purpose.
+# Under nohup(1), and in the background of a shell, all our children would ignore these, as what is
+# tested does then on purpose.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
 _reaper = pytest.StashKey[int]()
@@ -131,4 +134,6 @@ def machine(pymachine):
     yield name
     if os.path.exists(f"/run/pymachine/machines/{name}"):
         ended = pymachine("terminate", name)
-        assert ended.returncode == 0, ended.stderr
+        # Of one whose supervisor a test has killed, the verb removes what is left, and says so.
+        left = os.path.exists(f"/run/pymachine/machines/{name}")
+        assert ended.returncode == 0 or not left, ended.stderr

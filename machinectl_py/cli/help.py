@@ -35,7 +35,7 @@ def print_verb(word: str) -> int:
     verb = load_verb(find_verb(word))
     lines = [f"pymachine {verb.USAGE}", "", verb.SUMMARY]
     if verb.DETAILS:
-        lines += ["", verb.DETAILS.strip()]
+        lines += ["", verb.DETAILS.strip("\n")]
     title = ""
     for option in verb.OPTIONS:
         if (group := _group(option)) != title:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import _signal
 import gc
+import io
 import os
 import sys
 
@@ -45,6 +46,8 @@ VERBS: dict[str, dict[str, str]] = {
         "namespaces": "namespaces",
         "processes": "processes",
         "mounts": "mounts",
+        "monitor": "monitor",
+        "service": "service",
     },
     "Work inside": {
         "console": "console",
@@ -137,6 +140,8 @@ def dispatch(argv: list[str]) -> int:
             return print_verb(argv[1])
         print_overview(sys.stdout if argv else sys.stderr)
         return 0 if argv else EXIT_USAGE
+    if argv[0] == "--version" and len(argv) > 1:
+        raise UsageError("'--version' takes no arguments")
     if argv[0] == "--version":
         from machinectl_py.cli.help import print_version
 
@@ -187,6 +192,40 @@ def _own_words() -> list[str]:
     return sys.argv[1:]
 
 
+class _Output(io.TextIOWrapper):
+    """Standard output, whose errors say that it is theirs."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            error.filename = "standard output"
+            raise
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            error.filename = "standard output"
+            raise
+
+
+def _set_up_streams() -> None:
+    """Have all three standard streams, also those that our caller has closed.
+
+    Else the next files opened, such as a machine's lock, would be taken for them. To write to an
+    output that is not there fails, as it does for any program.
+    """
+    for fd, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_RDWR)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", mode)
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)
+    buffer = sys.stdout.buffer if sys.stdout else open(1, "wb", closefd=False)
+    sys.stdout = _Output(buffer, "utf-8", "surrogateescape", line_buffering=os.isatty(1))
+
+
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line and leave the process.
 
@@ -195,6 +234,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     try:
         if _signal.getsignal(_signal.SIGINT) is _signal.SIG_DFL:  # so left by packaging/pymachine
             _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        _set_up_streams()
         status = dispatch(_own_words() if argv is None else argv)
         sys.stdout.flush()
     except BrokenPipeError:  # `pymachine list | head`

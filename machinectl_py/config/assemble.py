@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from machinectl_py.config.environment import api_writable, flag, refuse_unsupported
+from machinectl_py.config.label_spec import LabelSpec
 from machinectl_py.config.network_values import from_port, ports_overlap
 from machinectl_py.config.spec import (
     BindUserSpec,
     CgroupSpec,
     JournalForwardSpec,
-    LabelSpec,
     MachineSpec,
     NetworkSpec,
     Payload,
@@ -249,7 +249,7 @@ def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
     if path and linked:
         raise ConfigError("--network-namespace-path= goes with no other option of the network")
     bridge, zone = values.get("network_bridge", ""), values.get("network_zone", "")
-    managed = values.get("network_managed", "")
+    managed, *attached = tuple(dict.fromkeys(values.get("network_managed", ()))) or ("",)
     return NetworkSpec(
         kind="path" if path else kind,
         namespace_path=path,
@@ -259,6 +259,7 @@ def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
         bridge=bridge,
         zone=zone,
         managed=managed,
+        attached=tuple(attached),
         fixed=values.get("network_address", ""),
         rate_in=values.get("network_rate_in", 0),
         rate_out=values.get("network_rate_out", 0),

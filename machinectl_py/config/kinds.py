@@ -52,7 +52,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "chown": id_values.chown,
     "interface": network_values.interface,
     "zone": network_values.zone,
-    "network-name": managed_network.check_name,
+    "network-name": lambda text: (managed_network.check_name(text),),
     "ip-address": subnet.usual_address,
     "mac": network_values.mac,
     "rate": network_values.rate,

@@ -66,7 +66,7 @@ def spec_values(spec: MachineSpec, capability_names: tuple[str, ...]) -> dict[st
         "network_veth_extra": network.veth_extra,
         "network_bridge": network.bridge or None,
         "network_zone": network.zone or None,
-        "network_managed": network.managed or None,
+        "network_managed": (*((network.managed,) if network.managed else ()), *network.attached),
         "network_rate_in": network.rate_in or None,
         "network_rate_out": network.rate_out or None,
         "network_allow": network.allow,

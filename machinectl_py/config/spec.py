@@ -6,6 +6,7 @@ where it will run. docs/design/settings.md says which option and key fills which
 
 from __future__ import annotations
 
+from machinectl_py.config.label_spec import LabelSpec
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -132,14 +133,6 @@ class SeccompSpec(Record):
     families_deny: bool = False  # `families` are those denied, else the only ones allowed
 
 
-class LabelSpec(Record):
-    """Labels of security modules; "" sets none."""
-
-    selinux: str = ""  # of the processes
-    selinux_apifs: str = ""  # of the API file systems
-    apparmor: str = ""  # profile of the processes
-
-
 class NetworkPair(Record):
     """A link here and its name inside."""
 
@@ -177,7 +170,8 @@ class NetworkSpec(Record):
     bridge: str = ""  # the veth's host end is a port of this bridge
     zone: str = ""  # …of the bridge vz-ZONE, made and removed by need
     managed: str = ""  # …of the bridge of this managed network
-    fixed: str = ""  # an address in it, whose number is that of the others; "" is the leased one
+    attached: tuple[str, ...] = ()  # further managed networks, by a link pm-NETWORK each
+    fixed: str = ""  # an address in `managed`, with the number of the others; "" is as leased
     allow: tuple[Traffic, ...] = ()  # in it, of what is begun; else all but what is denied
     deny: tuple[Traffic, ...] = ()
     rate_in: int = 0  # bits a second to the machine, by the veth; 0 is no limit

@@ -343,8 +343,8 @@ _NETWORK = (
     Setting(
         field="network_managed", kind="network-name", group="network", name="--network",
         value="NAME", optional_value="default", section="X-Network", key="Network",
-        masks="network", privileged=True,
-        help="a managed network: addresses, routes and names are there at once",
+        many=True, masks="network", privileged=True,
+        help="a managed network: addresses, routes and names are there at once; and others",
     ),
     Setting(
         field="network_address", kind="ip-address", group="network", name="--network-address",

@@ -133,7 +133,7 @@ def made_aside(name: str, placing: Placing = AS_NEW) -> Iterator[Aside]:
     """
     store.check_name(name)
     if os.geteuid() != 0:
-        raise DeniedError("Only root may make images", "Try it with sudo.")
+        raise DeniedError("Only root may make images", "Try again with sudo.")
     os.makedirs(store.MACHINES_DIR, 0o700, exist_ok=True)
     if not placing.replaces:
         store.refuse_existing(name)

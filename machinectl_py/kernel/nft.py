@@ -44,14 +44,41 @@ def load(rules: str) -> None:
     Raises:
         OSError: nft is not installed, or refuses, with its first words.
     """
-    import subprocess
+    Loading(rules).wait()
 
-    tool = find()
-    if not tool:
-        raise FileNotFoundError(2, "No such file or directory", "nft")
-    done = subprocess.run(
-        [tool, "-f", "-"], input=rules, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        said = done.stderr.strip().partition("\n")[0].removeprefix("/dev/stdin:")
-        raise OSError(22, f"nft: {said or 'failed'}")
+
+class Loading:
+    """Rules that are being carried out: it is 10 ms and more that the kernel waits in."""
+
+    def __init__(self, rules: str) -> None:
+        """Begin.
+
+        Raises:
+            OSError: nft is not installed.
+        """
+        import subprocess
+
+        tool = find()
+        if not tool:
+            raise FileNotFoundError(2, "No such file or directory", "nft")
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            [tool, "-f", "-"], stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True
+        )
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(rules)  # it reads all before it says anything
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        self._process.stdin = None  # or communicate() would use it
+
+    def wait(self) -> None:
+        """Wait until they hold.
+
+        Raises:
+            OSError: nft refuses, with its first words.
+        """
+        said = self._process.communicate()[1].strip().partition("\n")[0]
+        if self._process.returncode:
+            raise OSError(22, f"nft: {said.removeprefix('/dev/stdin:') or 'failed'}")

@@ -115,6 +115,16 @@ def set_attributes(fd: int, attributes: Attributes) -> None:
         raise OSError(*error.args) from None
 
 
+def is_canonical(fd: int) -> bool:
+    """Say whether input comes by lines, and VEOF ends it; of a master: at its slave; termios(3)."""
+    import termios
+
+    try:
+        return bool(attributes(fd)[3] & termios.ICANON)
+    except OSError:  # nobody has the slave open
+        return True
+
+
 def raw(attributes: Attributes) -> Attributes:
     """Return these modes made raw, as cfmakeraw(3) does: bytes pass untouched both ways."""
     import termios

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from machinectl_py.kernel.rtnl import ask
+import os
+
+from machinectl_py.thirdparty import need_part
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _ROOT, _INGRESS = 0xFFFFFFFF, 0xFFFF0000  # TC_H_ROOT, TC_H_INGRESS's handle; <linux/pkt_sched.h>
 _FIRST = 0x10000  # "1:"
@@ -23,7 +30,7 @@ def shape(index: int, bits: int) -> None:
     """
     rate = bits // 8
     burst = max(_LEAST_BURST, rate // 100)
-    ask(
+    _ask(
         "RTM_NEWQDISC",
         f"tbf on link {index}",
         lambda route: route.tc(
@@ -42,13 +49,13 @@ def redirect(index: int, target: int) -> None:
     Raises:
         OSError: ENOENT if the kernel cannot.
     """
-    ask(
+    _ask(
         "RTM_NEWQDISC",
         f"ingress of link {index}",
         lambda route: route.tc("add", "ingress", index, _INGRESS),
     )
     action = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": target}
-    ask(
+    _ask(
         "RTM_NEWTFILTER",
         f"u32 on link {index}",
         lambda route: route.tc(
@@ -63,3 +70,33 @@ def redirect(index: int, target: int) -> None:
             action=action,
         ),
     )
+
+
+def preload() -> None:
+    """Import the library already, without the parts of it that we do not use."""
+    for part in ("pyroute2.iproute.linux", "pyroute2.netlink.exceptions"):
+        need_part(part)
+
+
+def _ask(call: str, subject: str, request: Callable[[Any], Any]) -> None:
+    """Have pyroute2's IPRoute ask.
+
+    Args:
+        call: its name, for errors.
+        subject: what it is about, for errors.
+        request: makes it.
+
+    Raises:
+        OSError: the kernel refuses, with its own words where it has some.
+    """
+    library = need_part("pyroute2.iproute.linux")
+    exceptions = need_part("pyroute2.netlink.exceptions")
+    with library.IPRoute(ext_ack=True) as route:
+        try:
+            request(route)
+        except exceptions.NetlinkError as error:
+            number, said = error.args
+            if not number:  # a mere remark
+                return
+            more = "" if said == os.strerror(number) else f" ({said.rstrip('.')})"
+            raise OSError(number, f"{call}: {os.strerror(number)}{more}", subject) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 from machinectl_py.config.spec import BindMount, InaccessibleMount, OverlayMount, TmpfsMount
 from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError
 from machinectl_py.layout import machine_dir
-from machinectl_py.plan.steps import custom_mounts, overlay
 from machinectl_py.plan.steps.root import ANCHOR
 from machinectl_py.plan.users import ids_of
 
@@ -157,6 +156,8 @@ def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     steps: list[Step] = []
     mounts = custom(spec, facts)
     if entries := tuple(entry for mount in mounts for entry in _temporary_entries(mount, mounts)):
+        from machinectl_py.plan.steps import overlay
+
         steps.append(overlay.MakeTemporaries(directory=_directory(spec, facts), entries=entries))
     uppers = tuple(
         mount.upper
@@ -164,6 +165,8 @@ def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         if isinstance(mount, OverlayMount) and mount.upper and not mount.read_only
     )
     if uppers:
+        from machinectl_py.plan.steps import overlay
+
         token = facts.mounts.token
         steps.append(overlay.MakeWorkDirectories(root=spec.root, uppers=uppers, token=token))
     return tuple(steps)
@@ -192,6 +195,8 @@ def clone_binds(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 
 def _clone_bind(mount: BindMount, source: str, spec: MachineSpec, facts: HostFacts) -> Step:
+    from machinectl_py.plan.steps import custom_mounts
+
     idmap = idmap_of(mount, spec.users)
     clone = custom_mounts.CloneBind(
         source=source,
@@ -219,6 +224,8 @@ def make(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         elif isinstance(mount, BindMount) and mount.source.startswith("+"):
             if parts(mount.target):
                 continue  # bound when its turn comes, see BindInside
+            from machinectl_py.plan.steps import custom_mounts
+
             source, place = mount.source.removeprefix("+"), place_inside(spec, facts)
             steps.append(
                 custom_mounts.CloneInside(source=source, root=place, recursive=mount.recursive)
@@ -231,6 +238,8 @@ def _temporary(spec: MachineSpec, facts: HostFacts, number: int) -> str:
 
 
 def _overlay(mount: OverlayMount, spec: MachineSpec, facts: HostFacts, temporary: str) -> Step:
+    from machinectl_py.plan.steps import overlay
+
     upper, work = mount.upper, ""
     if not upper:
         upper, work = f"{temporary}-src", f"{temporary}-work"
@@ -279,6 +288,8 @@ def _when(names: tuple[str, ...], whole_sys: bool) -> When:
 
 
 def _attach(mount: Custom) -> Step:
+    from machinectl_py.plan.steps import custom_mounts
+
     if isinstance(mount, TmpfsMount):
         return custom_mounts.MountTmpfs(target=mount.target, options=mount.options)
     if isinstance(mount, InaccessibleMount):

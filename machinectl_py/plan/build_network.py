@@ -55,7 +55,7 @@ def _check_rights(spec: MachineSpec, facts: HostFacts) -> None:
     """Refuse what takes CAP_NET_ADMIN, which a machine with the host's network lacks."""
     network = spec.network
     pairs = network.interfaces or network.macvlan or network.ipvlan or network.veth_extra
-    connects = bool(network.veth or network.managed or pairs)
+    connects = bool(network.veth or network.attached or pairs)
     # Root of a user namespace of the machine's own has it for a network that is not connected.
     own = spec.private_network and spec.users.mode == "no"
     if (connects and not facts.network.may_connect) or (own and not facts.network.may_set_up):
@@ -66,10 +66,11 @@ def _check_rights(spec: MachineSpec, facts: HostFacts) -> None:
 
 
 def _check_managed(spec: MachineSpec, facts: HostFacts) -> None:
-    name, found = spec.network.managed, facts.network
-    if not name:
+    found = facts.network
+    if not spec.network.managed and not spec.network.attached:
         return
-    if found.managed is None:
+    if found.unknown:
+        name = found.unknown[0]
         raise NotFoundError(
             f"There is no network '{name}'", f"'pymachine network create {name}' makes it."
         )
@@ -80,7 +81,8 @@ def _check_managed(spec: MachineSpec, facts: HostFacts) -> None:
             "Managed networks are served by dnsmasq, which is missing",
             "Install dnsmasq-base (on other systems than Debian: dnsmasq).",
         )
-    _wanted_number(spec, found.managed)
+    if found.managed:
+        _wanted_number(spec, found.managed)
 
 
 def _wanted_number(spec: MachineSpec, network: ManagedNetwork) -> int:
@@ -106,22 +108,30 @@ def _wanted_number(spec: MachineSpec, network: ManagedNetwork) -> int:
 
 def define(facts: HostFacts) -> tuple[Step, ...]:
     """Return the launcher's step that defines a network which was proposed."""
-    if facts.network.managed is None or facts.network.is_defined:
+    if not facts.network.proposed:
         return ()
     from machinectl_py.plan.steps.managed_network import DefineNetwork
 
-    return (DefineNetwork(network=facts.network.managed),)
+    found = facts.network
+    return tuple(
+        DefineNetwork(network=one) for one in found.networks() if one.name in found.proposed
+    )
 
 
 def resolver(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the step that has the machine ask the resolver of its managed network."""
-    managed = facts.network.managed
-    if managed is None or spec.resolv_conf != "auto":
+    """Return the step that has the machine ask the resolver of its first managed network."""
+    networks = facts.network.networks()
+    if not networks or spec.resolv_conf != "auto":
         return ()
     from machinectl_py.plan.steps.resolver import WriteResolver
 
-    boots = spec.payload.kind == "boot"
-    return (WriteResolver(servers=managed.gateways(), domain=managed.name, boots=boots),)
+    return (
+        WriteResolver(
+            servers=networks[0].gateways(),
+            domains=tuple(network.name for network in networks),
+            boots=spec.payload.kind == "boot",
+        ),
+    )
 
 
 def check_names(spec: MachineSpec) -> tuple[Step, ...]:
@@ -130,6 +140,7 @@ def check_names(spec: MachineSpec) -> tuple[Step, ...]:
     names = [_host_name(spec)] if network.veth else []
     names += [pair.host for pair in network.veth_extra]
     names += [_rate_link(spec)] if network.rate_out else []
+    names += [attached_host_name(spec, other) for other in network.attached]
     return (links.CheckNames(links=tuple(names)),) if names else ()
 
 
@@ -152,6 +163,7 @@ def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *_limit_rate(spec),
         *_ports(spec, facts),
         *_set_addresses(facts),
+        *(step for other in facts.network.attached for step in attach(spec, facts, other)),
     )
 
 
@@ -161,8 +173,9 @@ def await_links(spec: MachineSpec) -> tuple[Step, ...]:
     is_watched = bool(spec.network.ports)
     if not names and not is_watched:
         return ()
-    is_addressed = bool(spec.network.managed)
-    return (links.AwaitLinks(links=names, is_watched=is_watched, is_addressed=is_addressed),)
+    managed = [spec.network.managed] if spec.network.managed else []
+    networks = (*managed, *spec.network.attached)
+    return (links.AwaitLinks(links=names, is_watched=is_watched, networks=networks),)
 
 
 def _inside_names(spec: MachineSpec) -> tuple[str, ...]:
@@ -170,6 +183,7 @@ def _inside_names(spec: MachineSpec) -> tuple[str, ...]:
     pairs = (*network.interfaces, *network.veth_extra, *network.macvlan, *network.ipvlan)
     names = [_PRIMARY] if network.veth else []
     names += [link_names.short_name(pair.inside) for pair in pairs]
+    names += [attached_name(other) for other in network.attached]
     return tuple(names)
 
 
@@ -249,6 +263,48 @@ def _enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
 
 
+def attached_name(network: str) -> str:
+    """Return how the link of a further network is called inside."""
+    return link_names.short_name(f"pm-{network}")
+
+
+def attached_host_name(spec: MachineSpec, network: str) -> str:
+    """Return how its other end is called here."""
+    return link_names.short_name(f"vb-{spec.name}-{network}")
+
+
+def attach(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> tuple[Step, ...]:
+    """Return the steps that have a machine in a further network."""
+    from machinectl_py.plan.steps.managed_network import EnterNetwork, SetAddresses
+
+    here, inside = attached_host_name(spec, network.name), attached_name(network.name)
+    host_id = facts.files.machine_id
+    # Of a key of its own for each network: a list of them would have other numbers after changes.
+    seed = f"{spec.name} {network.name}"
+    address = link_names.stable_address(host_id or "0" * 32, seed, link_names.EXTRA_INSIDE_KEY)
+    long = f"vb-{spec.name}-{network.name}"
+    return (
+        EnterNetwork(
+            machine=spec.name,
+            network=network,
+            mac=address,
+            link=here,
+            host_id=host_id,
+            allow=spec.network.allow,
+            deny=spec.network.deny,
+        ),
+        links.AddVeth(
+            host=here,
+            alternative=long if here != long else "",
+            host_address=link_names.stable_address(host_id, seed, link_names.EXTRA_HOST_KEY),
+            inside=inside,
+            inside_address=address,
+            bridge=network.bridge,
+        ),
+        SetAddresses(network=network, inside=inside),
+    )
+
+
 def _set_addresses(facts: HostFacts) -> tuple[Step, ...]:
     """Return what gives the machine its addresses: once those who wait for them are ready."""
     if facts.network.managed is None:
@@ -275,12 +331,12 @@ def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
 
 
 def check_firewall(facts: HostFacts) -> tuple[Step, ...]:
-    """Return the step that looks for what stops a managed network's packets."""
-    if facts.network.managed is None:
+    """Return the steps that look for what stops packets of managed networks."""
+    if not facts.network.networks():
         return ()
     from machinectl_py.plan.steps.managed_network import CheckFirewall
 
-    return (CheckFirewall(network=facts.network.managed),)
+    return tuple(CheckFirewall(network=network) for network in facts.network.networks())
 
 
 def _rate_link(spec: MachineSpec) -> str:

@@ -19,7 +19,7 @@ from machinectl_py.plan.build_mounts import (
     place_of,
     target_of,
 )
-from machinectl_py.plan.steps import api, compose_root, ephemeral, host, outside, root
+from machinectl_py.plan.steps import api, base_tree, host, root
 from machinectl_py.plan.users import plan_users
 
 TYPE_CHECKING = False
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from machinectl_py.plan.build_mounts import Custom
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
+
+_VOLATILE_STATE = "mode=0755,size=25%,nr_inodes=1m"
 
 
 def check_root(spec: MachineSpec, facts: HostFacts) -> None:
@@ -79,6 +81,8 @@ def prepare(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """
     if not spec.rootfs.transient:
         return _take_root(spec, facts)
+    from machinectl_py.plan.steps import ephemeral
+
     layer = spec.rootfs.layer or spec.root.rpartition("/")[0]
     own = ephemeral.OwnMachine(record=record_path(spec.name), layer=layer)
     return (own, *_take_root(spec, facts))
@@ -91,6 +95,8 @@ def _take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         number, read_only = f"{facts.root_device}:{facts.root_inode}", _only_reads(spec, facts)
         return take_root(spec, facts.disk, number=number, read_only=read_only)
     if spec.rootfs.ephemeral and facts.mounts.snapshot:
+        from machinectl_py.plan.steps import ephemeral
+
         snapshot = facts.mounts.snapshot
         return (
             ephemeral.LockSnapshot(snapshot=snapshot),
@@ -105,6 +111,8 @@ def _take_root(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
     locks = (lock,) if spec.rootfs.lock else ()
     if layer and layer != spec.rootfs.layer:
+        from machinectl_py.plan.steps import ephemeral
+
         return (*locks, ephemeral.MakeLayer(root=spec.root, layer=layer))
     return locks
 
@@ -157,6 +165,8 @@ def make_up_outside(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the supervisor's steps that make up a root with overlays, if PID 1 could not."""
     if not _made_outside(spec, facts):
         return ()
+    from machinectl_py.plan.steps import outside
+
     moved = (step.replace(place="supervisor") for step in _make_up(spec, facts))
     return (outside.UnshareMounts(), *moved, outside.RejoinMounts())
 
@@ -184,7 +194,12 @@ def _compose(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     place, rootfs = place_inside(spec, facts), spec.rootfs
     scratch = machine_dir(spec.name)
     steps: list[Step] = [_attach(spec, facts), *_usr(spec, facts, above=False)]
-    if _overlays(spec, facts):
+    overlays = _overlays(spec, facts)
+    if not overlays and not rootfs.pivot_new and rootfs.volatile not in ("yes", "overlay"):
+        return (*steps, *_usr(spec, facts, above=True))
+    from machinectl_py.plan.steps import compose_root
+
+    if overlays:
         steps.append(compose_root.OverlayRoot(root=place, scratch=scratch))
     if rootfs.pivot_new:
         steps.append(
@@ -206,6 +221,10 @@ def _cover(spec: MachineSpec, facts: HostFacts) -> Custom | None:
 def cover(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return the step that mounts what the user wants on the root itself."""
     mount, place = _cover(spec, facts), place_inside(spec, facts)
+    if mount is None:
+        return ()
+    from machinectl_py.plan.steps import compose_root
+
     if isinstance(mount, TmpfsMount):
         return (compose_root.CoverRootWithTmpfs(root=place, options=mount.options),)
     if isinstance(mount, OverlayMount):
@@ -223,7 +242,7 @@ def finish(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         from machinectl_py.plan.build_disk import attach_others
 
         steps += attach_others(facts.disk)
-    steps.append(compose_root.FillBaseTree())
+    steps.append(base_tree.FillBaseTree())
     wished = spec.rootfs.read_only and spec.rootfs.volatile == "no"
     if spec.rootfs.volatile == "state" or (wished and not _cover(spec, facts)):
         steps.append(root.RemountReadOnly(target="/", recursive=True))
@@ -233,7 +252,7 @@ def finish(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
                 fstype="tmpfs",
                 target="/var",
                 flags=const.MS_STRICTATIME,
-                data=compose_root.VOLATILE_STATE,
+                data=_VOLATILE_STATE,
             )
         )
     return tuple(steps)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel.capabilities import mask_names
 from machinectl_py.kernel.process import PER_LINUX, PER_LINUX32
-from machinectl_py.plan.steps import attributes as own
-from machinectl_py.plan.steps import confine, label
+from machinectl_py.plan.steps import confine
 from machinectl_py.plan.steps.api import MountFileSystem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.config.spec import LabelSpec, MachineSpec, SeccompSpec
+    from machinectl_py.config.label_spec import LabelSpec
+    from machinectl_py.config.spec import MachineSpec, SeccompSpec
     from machinectl_py.plan.security_facts import SecurityFacts
     from machinectl_py.plan.step import Step
 
@@ -94,6 +94,10 @@ def _check_labels(labels: LabelSpec, facts: SecurityFacts) -> None:
 
 def open_labels(spec: MachineSpec) -> tuple[Step, ...]:
     """Return the steps before the pivot for the labels of processes."""
+    if not spec.labels.selinux and not spec.labels.apparmor:
+        return ()
+    from machinectl_py.plan.steps import label
+
     found: list[Step] = []
     if spec.labels.selinux:
         found.append(label.OpenSelinuxLabel())
@@ -137,6 +141,10 @@ def limit_from_outside(spec: MachineSpec) -> tuple[Step, ...]:
 
     They stand before the one that gives "controllers": the payload waits for that.
     """
+    if not _raises_limits(spec) and spec.oom_score_adjust is None:
+        return ()
+    from machinectl_py.plan.steps import attributes as own
+
     found: list[Step] = []
     if _raises_limits(spec):
         found.append(own.RaiseRlimits(rlimits=spec.rlimits))
@@ -152,16 +160,33 @@ def _raises_limits(spec: MachineSpec) -> bool:
 def attributes(spec: MachineSpec, facts: SecurityFacts) -> tuple[Step, ...]:
     """Return the inside steps for what all processes inherit, labels last."""
     limits = confine.SetRlimits(rlimits=spec.rlimits, after_raise=_raises_limits(spec))
-    found: list[Step] = [limits]
+    return (limits, *_scheduling(spec, facts), *_labels(spec.labels))
+
+
+def _scheduling(spec: MachineSpec, facts: SecurityFacts) -> tuple[Step, ...]:
+    if not spec.cpu_affinity and not spec.personality:
+        return ()
+    from machinectl_py.plan.steps import attributes as own
+
+    found: list[Step] = []
     if spec.cpu_affinity:
         found.append(own.SetAffinity(processors=spec.cpu_affinity))
     if spec.personality:
         value = persona(spec.personality, facts)
         found.append(own.SetPersonality(architecture=spec.personality, persona=value))
-    if spec.labels.selinux:
-        found.append(label.SetSelinuxLabel(selinux=spec.labels.selinux))
-    if spec.labels.apparmor:
-        found.append(label.SetApparmorLabel(profile=spec.labels.apparmor))
+    return tuple(found)
+
+
+def _labels(labels: LabelSpec) -> tuple[Step, ...]:
+    if not labels.selinux and not labels.apparmor:
+        return ()
+    from machinectl_py.plan.steps import label
+
+    found: list[Step] = []
+    if labels.selinux:
+        found.append(label.SetSelinuxLabel(selinux=labels.selinux))
+    if labels.apparmor:
+        found.append(label.SetApparmorLabel(profile=labels.apparmor))
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.plan.bind_users import bound_users
 from machinectl_py.plan.build_mounts import layer_of, place_of
-from machinectl_py.plan.steps import api, cgroup, layers, users
+from machinectl_py.plan.steps import api, cgroup, users
 from machinectl_py.plan.steps import lock_mounts as locks
 from machinectl_py.plan.users import plan_users
 
@@ -60,6 +60,8 @@ def mount_layers(spec: MachineSpec, facts: HostFacts, slot: str = "") -> Step:
             if why
             else "--private-users-ownership=map shows them as the machine's.",
         )
+    from machinectl_py.plan.steps import layers
+
     return layers.MountLayers(
         root=spec.root,
         layers=spec.rootfs.layers,

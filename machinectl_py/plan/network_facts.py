@@ -27,8 +27,14 @@ class NetworkFacts(Record):
     may_connect: bool = True  # …and in the one that we are in
     nft: bool = False  # is installed; not looked for without ports and managed networks
     managed: ManagedNetwork | None = None  # the managed network, as defined or proposed
-    is_defined: bool = False  # it is not merely proposed
+    attached: tuple[ManagedNetwork, ...] = ()  # the others that it is in
+    proposed: tuple[str, ...] = ()  # those of both that are not defined yet
+    unknown: tuple[str, ...] = ()  # networks that are neither
     dnsmasq: bool = False  # is installed; not looked for without a managed network
+
+    def networks(self) -> tuple[ManagedNetwork, ...]:
+        """Return all managed networks of the machine, the first of them first."""
+        return (*((self.managed,) if self.managed else ()), *self.attached)
 
 
 def probe_network(network: NetworkSpec, host_id: str = "") -> NetworkFacts:
@@ -55,25 +61,46 @@ def probe_network(network: NetworkSpec, host_id: str = "") -> NetworkFacts:
         may_connect=admin and owns_network(),
         missing=tuple(sorted(missing)),
         namespace=_namespace(network),
-        nft=bool((network.ports or network.managed) and nft.find()),
+        nft=bool((network.ports or network.managed or network.attached) and nft.find()),
     )
-    return _with_managed(found, network.managed, host_id) if network.managed else found
+    return _with_managed(found, network, host_id)
 
 
-def _with_managed(found: NetworkFacts, name: str, host_id: str) -> NetworkFacts:
+def _with_managed(found: NetworkFacts, network: NetworkSpec, host_id: str) -> NetworkFacts:
+    """Return the facts with the managed networks."""
+    names = (*((network.managed,) if network.managed else ()), *network.attached)
+    if not names:
+        return found
     from machinectl_py.plan.managed import dnsmasq
+
+    known = {name: find_or_propose(name, host_id) for name in names}
+    return found.replace(
+        managed=known[network.managed][0] if network.managed else None,
+        attached=tuple(one for name in network.attached if (one := known[name][0])),
+        proposed=tuple(name for name in names if known[name][1]),
+        unknown=tuple(name for name in names if known[name][0] is None),
+        dnsmasq=bool(dnsmasq.find()),
+    )
+
+
+def find_or_propose(name: str, host_id: str) -> tuple[ManagedNetwork | None, bool]:
+    """Return a network, None if there is none, and whether it is merely proposed.
+
+    Raises:
+        ConfigError: its definition is not valid.
+        ConflictError: it is the default network, not defined, and no subnet is free for it.
+    """
     from machinectl_py.plan.managed.definitions import find_network
 
-    managed, proposed = find_network(name), None
-    if managed is None and name == DEFAULT:
-        from machinectl_py.plan.managed.propose import propose_network, taken_subnets
+    found = find_network(name)
+    if found or name != DEFAULT:
+        return found, False
+    from machinectl_py.plan.managed.propose import propose_network, taken_subnets
 
-        proposed = propose_network(name, host_id, taken_subnets())
-        # Who was faster may have its subnets among those that are taken.
-        managed = find_network(name)
-    return found.replace(
-        managed=managed or proposed, is_defined=bool(managed), dnsmasq=bool(dnsmasq.find())
-    )
+    proposed = propose_network(name, host_id, taken_subnets())
+    # Who was faster may have its subnets among those that are taken.
+    found = find_network(name)
+    return found or proposed, found is None
 
 
 def _namespace(network: NetworkSpec) -> NamespaceState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
-from machinectl_py.errors import ConflictError, UnsupportedError
+from machinectl_py.errors import ConflictError, DeniedError, UnsupportedError
 from machinectl_py.layout import machine_dir
 from machinectl_py.record import Record
 
@@ -31,6 +31,7 @@ def open_console(name: str) -> Console:
 
     Raises:
         ConflictError: its supervisor does not answer.
+        DeniedError: only root may.
         UnsupportedError: it has no console.
     """
     import _socket
@@ -84,6 +85,11 @@ def _request(name: str, request: bytes, fd: int = -1) -> _socket.socket:
         control.sendmsg([request], [rights] if fd >= 0 else [])
     except OSError as error:
         control.close()
+        if isinstance(error, PermissionError):
+            act = "see the console of" if request == b"console" else "change"
+            raise DeniedError(
+                f"Only root may {act} machine '{name}'", "Try again with sudo."
+            ) from error
         raise _no_answer(name) from error
     return control
 

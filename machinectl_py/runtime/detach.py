@@ -8,7 +8,7 @@ import sys
 from machinectl_py.codec import encode
 from machinectl_py.kernel import process
 from machinectl_py.kernel.terminal import open_slave
-from machinectl_py.layout import machine_dir
+from machinectl_py.layout import SOURCE, machine_dir
 from machinectl_py.plan.context import held
 from machinectl_py.plan.steps.users import lock_descriptors
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from machinectl_py.runtime.supervisor import Build
-
-SOURCE = __file__.rpartition("/machinectl_py/")[0]
 
 
 def watch(build: Build, *, log: int) -> NoReturn:

@@ -41,7 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from machinectl_py.config.spec import LabelSpec
+    from machinectl_py.config.label_spec import LabelSpec
     from machinectl_py.plan.user_database import User
     from machinectl_py.runtime.relay import Relay
     from machinectl_py.runtime.state import MachineState
@@ -122,7 +122,7 @@ def _on_terminal(state: MachineState, command: Command) -> int:
     os.fchown(slave, _on_host(state, find_user(state, command.user).uid), -1)
     child = start(state, command, (slave, slave, slave), controlling=True)
     os.close(slave)
-    outcome = forward(master, pidfd=child.pidfd, escape=True)
+    outcome = forward(master, pidfd=child.pidfd, escape=True, at_end="insist")
     if outcome.reason == "ended":
         return exit_status(child)
     os.close(master)  # hangs up: SIGHUP for the session inside
@@ -137,6 +137,16 @@ def _on_host(state: MachineState, uid: int) -> int:
     return -1
 
 
+def require_may_enter(state: MachineState) -> None:
+    """Refuse who is not root.
+
+    Raises:
+        DeniedError: only root may enter.
+    """
+    if os.geteuid():
+        raise DeniedError(f"Only root may enter machine '{state.name}'", "Try again with sudo.")
+
+
 def open_leader(state: MachineState) -> int:
     """Return a pidfd of the machine's leader.
 
@@ -144,8 +154,7 @@ def open_leader(state: MachineState) -> int:
         ConflictError: it has ended.
         DeniedError: only root may enter.
     """
-    if os.geteuid() != 0:
-        raise DeniedError(f"Only root may enter machine '{state.name}'", "Try it with sudo.")
+    require_may_enter(state)
     try:
         pidfd = process.pidfd_open(state.leader)
         # The PID was the leader's after the pidfd was had, so it was before.

@@ -10,6 +10,7 @@ from machinectl_py.errors import EXIT_REBOOT, PymachineError
 from machinectl_py.kernel import cgroupfs
 from machinectl_py.kernel.locks import drop_lock
 from machinectl_py.layout import lock_path
+from machinectl_py.runtime.changes import Changes
 from machinectl_py.runtime.journal import remove_state, undo_journal
 from machinectl_py.runtime.recover import make_hooks
 from machinectl_py.runtime.state import read_facts, read_spec, read_state
@@ -57,13 +58,14 @@ def clean_up(name: str, lock: int, kept: dict[str, int]) -> None:
     except FileNotFoundError:
         pass
     slots: dict[str, int | str] = {slot: fd for slot, fd in kept.items() if fd >= 0}
-    try:
-        undo_journal(name, make_hooks(), slots)
-    except PymachineError as error:
-        # Kept for the next verb, which finds the lock free and tries again.
-        os.write(2, f"pymachine: {error.message}\n".encode())
-        os._exit(1)
-    remove_state(name)
+    with Changes(name):
+        try:
+            undo_journal(name, make_hooks(), slots)
+        except PymachineError as error:
+            # Kept for the next verb, which finds the lock free and tries again.
+            os.write(2, f"pymachine: {error.message}\n".encode())
+            os._exit(1)
+        remove_state(name)
     drop_lock(lock_path(name), lock)
 
 
@@ -71,12 +73,13 @@ def _reboot(told: dict[str, Any]) -> int:
     """Build the machine again from its spec; returns only if that fails."""
     from machinectl_py.runtime import again, detach
 
-    spec, facts = read_spec(read_state(told["name"])), read_facts(told["name"])
     for fd in (told["lock"], told["root-lock"], told["launcher"], *told["held"].values()):
         if fd >= 0:
             os.set_inheritable(fd, False)
     kept = {"lock": told["lock"], "root-lock": told["root-lock"], **told["held"]}
-    build = again.prepare_again(spec, facts, kept)
+    with Changes(told["name"]):
+        spec, facts = read_spec(read_state(told["name"])), read_facts(told["name"])
+        build = again.prepare_again(spec, facts, kept)
     try:
         again.build_again(build)
         if told["launcher"] >= 0:

@@ -8,10 +8,9 @@ import os
 from machinectl_py.errors import EXIT_FAILURE, EXIT_REBOOT, EXIT_SIGNAL_BASE, ConflictError
 from machinectl_py.kernel import const
 from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal
-from machinectl_py.layout import machine_dir
+from machinectl_py.layout import SOURCE, machine_dir
 from machinectl_py.plan.context import held
 from machinectl_py.record import Record
-from machinectl_py.runtime.detach import SOURCE
 from machinectl_py.runtime.launcher import prepare_walk, undo_launcher
 from machinectl_py.runtime.supervisor import Build
 from machinectl_py.runtime.walk import Aborted
@@ -301,14 +300,16 @@ def _again(build: Build) -> tuple[Build, _Early]:
         PymachineError: it could not be started again.
     """
     from machinectl_py.runtime.again import build_again, prepare_again
+    from machinectl_py.runtime.changes import Changes
     from machinectl_py.runtime.state import read_facts, read_spec, read_state
 
     context = build.context
     kept = {slot: context.number(slot) for slot in ("lock", "root-lock") if slot in context.slots}
     name = build.spec.name
-    # Ports may have been added meanwhile.
-    spec, facts = read_spec(read_state(name)), read_facts(name)
-    made = prepare_again(spec, facts, kept | held(context.slots))
+    # Ports and networks may have been added meanwhile.
+    with Changes(name):
+        spec, facts = read_spec(read_state(name)), read_facts(name)
+        made = prepare_again(spec, facts, kept | held(context.slots))
     early = _Early(made)
     try:
         build_again(made)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
             """Do what a hot key asks."""
 
     EndReason = Literal["ended", "detached", "signal"]
+    AtEnd = Literal["type", "insist", "stay", "leave"]
 
 _READ_SIZE = 1 << 16
 _FULL = 1 << 16  # bytes waiting to be written above which no more are read
@@ -53,6 +54,7 @@ _LEFT_AT_EXIT = 1 << 20
 _REOPEN_WAIT = 50  # milliseconds
 _ESCAPE, _ESCAPE_TIMES, _ESCAPE_WITHIN = 0x1D, 3, 1.0  # ^]
 _END_OF_FILE = b"\x04"
+_QUIET = {"insist": 0.2, "leave": 1.0}  # seconds without output after the end of the input
 _KEYS = {const.SIGINT: b"\x03", const.SIGQUIT: b"\x1c"}  # from outside a terminal
 _FATAL = (const.SIGTERM, const.SIGHUP)
 
@@ -70,7 +72,7 @@ def forward(
     source: int = -1,
     pidfd: int = -1,
     escape: bool = False,
-    pass_end_of_file: bool = True,
+    at_end: AtEnd = "type",
     first_output: bytes = b"",
     input_fd: int = 0,
     output_fd: int = 1,
@@ -79,7 +81,7 @@ def forward(
 ) -> Outcome:
     """Copy between the caller and a pseudo-terminal until one side ends it.
 
-    Input that is no terminal may end: the forwarding goes on. SIGINT and SIGQUIT become the keys
+    Input that is no terminal may end; `at_end` says what then. SIGINT and SIGQUIT become the keys
     of a terminal; SIGTERM and SIGHUP end the forwarding.
 
     Args:
@@ -88,7 +90,8 @@ def forward(
         pidfd: a process with whose end the output ends; while it lives, a slave that is closed
             may be opened again, as init and getty do. -1: the first end of file is the end.
         escape: whether ^] three times within a second detaches.
-        pass_end_of_file: whether the program inside reads an end of file when the input ends.
+        at_end: of the input: "type" an end of file, "insist" that the program inside reads one,
+            only "stay", or "leave" once nothing is written any more.
         first_output: what the caller sees before all else.
         input_fd: the caller's input; -1: none.
         output_fd: the caller's output.
@@ -104,7 +107,7 @@ def forward(
         copy.escape = EscapeKeys(beside.letters if beside else b"") if escape else None
         copy.beside = beside
         copy.tint = tint if tint and os.isatty(output_fd) else None
-        copy.pass_end_of_file, copy.to_output = pass_end_of_file, first_output
+        copy.at_end, copy.to_output = at_end, first_output
         copy.copy_window_size()
         if copy.tint:
             copy.to_output = copy.tint.begin() + copy.to_output
@@ -212,7 +215,9 @@ class _Copy:
     escape: EscapeKeys | None = None
     beside: Beside | None = None
     tint: Tint | None = None
-    pass_end_of_file = True
+    at_end: AtEnd = "type"
+    input_ended = False
+    quiet_at = 0.0  # CLOCK_MONOTONIC from which on there was no output; 0: it does not matter
 
     def __init__(self, master: int, source: int, pidfd: int, input_fd: int, output_fd: int) -> None:
         self.master, self.source = master, master if source < 0 else source
@@ -263,7 +268,7 @@ class _Copy:
             self._write_master()
         if outcome is None and self.to_output:
             outcome = self._write_output()
-        return outcome
+        return outcome or self._when_quiet()
 
     def _wait(self, signals: int) -> set[int]:
         """Return the descriptors that are ready."""
@@ -287,12 +292,19 @@ class _Copy:
         poll = select.poll()
         for fd, events in wanted.items():
             poll.register(fd, events)
-        patience = 0 if ending and reads else _REOPEN_WAIT if self.hung_up else None
-        beside = self.beside.patience() if self.beside else None
-        if patience is None or (beside is not None and beside < patience):
-            patience = beside
+        patience = self._patience(at_once=ending and reads)
         self.hung_up = False
         return {fd for fd, _ in poll.poll(patience)}
+
+    def _patience(self, *, at_once: bool) -> int | None:
+        """Return how many milliseconds to wait at most; None: for ever."""
+        spans = [0] if at_once else [_REOPEN_WAIT] if self.hung_up else []
+        beside = self.beside.patience() if self.beside else None
+        if beside is not None:
+            spans.append(beside)
+        if self.quiet_at:
+            spans.append(max(int((self.quiet_at - time.monotonic()) * 1000) + 1, 0))
+        return min(spans, default=None)
 
     def _obey(self, signals: bytes, mode: _RawMode) -> Outcome | None:
         for number in signals:
@@ -312,6 +324,8 @@ class _Copy:
         if not self.source_open or len(self.to_output) >= _FULL:
             return
         data = _read(self.source)
+        if data:
+            self._expect_quiet()
         self.to_output += self.tint.paint(data or b"") if self.tint else data or b""
         if self.left_at_exit >= 0:  # nothing to read now is nothing to read ever
             self.left_at_exit = max(self.left_at_exit - len(data or b""), 0)
@@ -326,8 +340,9 @@ class _Copy:
         if not data and self.input_is_terminal:
             return Outcome(reason="signal", signal=const.SIGHUP)
         if not data:
-            self.input_open = False
-            if self.pass_end_of_file:
+            self.input_open, self.input_ended = False, True
+            self._expect_quiet()
+            if self.at_end in ("type", "insist"):
                 # An unfinished line takes one to be handed over and one to end; termios(3), VEOF.
                 self.to_master += _END_OF_FILE if self.line_begins else _END_OF_FILE * 2
             return None
@@ -338,6 +353,25 @@ class _Copy:
             return None
         self.line_begins = data.endswith(b"\n")
         self.to_master += data
+        return None
+
+    def _expect_quiet(self) -> None:
+        if self.input_ended and self.at_end in _QUIET:
+            self.quiet_at = time.monotonic() + _QUIET[self.at_end]
+
+    def _when_quiet(self) -> Outcome | None:
+        """Do what is to be done when the input has ended and nothing more is written.
+
+        An end of file that was typed before a program, such as a shell, left the canonical mode is
+        a NUL byte to it: n_tty.c keeps it so. It is typed again at the program's next prompt.
+        """
+        if not self.quiet_at or time.monotonic() < self.quiet_at:
+            return None
+        self.quiet_at = 0.0
+        if self.at_end == "leave":
+            return Outcome(reason="detached")
+        if not terminal.is_canonical(self.master):
+            self.to_master += _END_OF_FILE
         return None
 
     def _write_master(self) -> None:

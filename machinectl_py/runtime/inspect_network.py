@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from machinectl_py.errors import UnsupportedError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.runtime.state import MachineState
@@ -12,7 +10,7 @@ if TYPE_CHECKING:
 def machine_addresses(state: MachineState) -> tuple[str, ...]:
     """Return the machine's own addresses, the widest scope first.
 
-    None where the caller may not look, or without pyroute2: a listing goes on without them.
+    None where the caller may not look: a listing goes on without them.
     """
     if not state.private_network:
         return ()
@@ -20,7 +18,7 @@ def machine_addresses(state: MachineState) -> tuple[str, ...]:
 
     try:
         return tuple(found.address for found in addresses(state.leader))
-    except (OSError, UnsupportedError):
+    except OSError:
         return ()
 
 
@@ -32,7 +30,7 @@ def host_interfaces(state: MachineState) -> tuple[tuple[int, str], ...]:
 
     try:
         return addresses.host_interfaces(state.leader)
-    except (OSError, UnsupportedError):
+    except OSError:
         return ()
 
 

@@ -116,6 +116,11 @@ def undo_journal(
         raise PymachineError(f"Machine '{name}' left something behind: {'; '.join(problems)}")
 
 
+def pending_steps(name: str) -> tuple[Step, ...]:
+    """Return the acts in a machine's journal that are not undone, in their order."""
+    return tuple(_read(name)[0])
+
+
 def journaled_slots(name: str) -> dict[str, int | str]:
     """Return what the acts in a machine's journal gave, as far as it outlives a process."""
     return _read(name)[1]
@@ -148,7 +153,9 @@ def _read(name: str) -> tuple[list[Step], dict[str, int | str]]:
 
 def _take_up(line: dict[str, Any], pending: dict[str, Step], gave: dict[str, int | str]) -> None:
     if "data" in line:
-        pending[line["act"]] = step_class(line["step"]).from_data(line["data"])
+        step = pending[line["act"]] = step_class(line["step"]).from_data(line["data"])
+        for slot in step.given_slots():  # by an act of that name that was undone
+            gave.pop(slot, None)
     elif "undone" in line:
         pending.pop(line["act"], None)
     else:

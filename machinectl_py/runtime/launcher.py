@@ -69,6 +69,8 @@ def prepare_walk(spec: MachineSpec, facts: HostFacts) -> Walk:
             remove_left(spec.name)
         if step.name == "make-state-directory":
             write_plan(spec, facts)
+        if step.name == "lock-root" and not getattr(step, "shared", False):
+            refuse_used(spec.root)
         journal.after(step, context)
 
     walk.before, walk.after = journal.before, after

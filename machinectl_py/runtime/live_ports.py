@@ -10,10 +10,11 @@ from machinectl_py.kernel import nft, rtnl
 from machinectl_py.kernel.namespaces import InNetwork
 from machinectl_py.plan.build_network import forward_ports_of
 from machinectl_py.plan.port_claims import Claims
+from machinectl_py.runtime.changes import Changes
 from machinectl_py.runtime.control_client import hand_over_watch
 from machinectl_py.runtime.expose import aim
 from machinectl_py.runtime.journal import Journal
-from machinectl_py.runtime.state import read_facts, read_spec, require_running, write_plan
+from machinectl_py.runtime.state import read_facts, read_spec, write_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,20 +35,21 @@ def add_ports(name: str, ports: tuple[PortSpec, ...]) -> str:
         UnsupportedError: nft is missing.
         OSError: the rules cannot be loaded.
     """
-    state = require_running(name)
-    spec = read_spec(state)
-    if spec.network.kind != "private":
-        raise ConfigError(f"Machine '{name}' has no network of its own to forward ports to")
-    if not nft.find():
-        raise UnsupportedError("Ports are forwarded by nft, which is missing", "Install nftables.")
-    warning = _watch(state) if not spec.network.ports else ""
-    with Claims() as claims:
-        spec = read_spec(state)  # another may have added some meanwhile
+    with Changes(name) as changes:
+        state = changes.state()
+        spec = read_spec(state)
+        if spec.network.kind != "private":
+            raise ConfigError(f"Machine '{name}' has no network of its own to forward ports to")
+        if not nft.find():
+            raise UnsupportedError(
+                "Ports are forwarded by nft, which is missing", "Install nftables."
+            )
+        warning = _watch(state) if not spec.network.ports else ""
         for port in ports:
             if taken := _overlapping(spec, port):
                 raise ConflictError(f"The port {from_port(taken)} is forwarded to '{name}' already")
             spec = _with_ports(spec, (*spec.network.ports, port))
-        _apply(claims, state, spec)
+        _apply(state, spec)
     return warning
 
 
@@ -58,8 +60,8 @@ def remove_ports(name: str, ports: tuple[PortSpec, ...]) -> None:
         NotFoundError: no such machine runs, or a port is not forwarded to it.
         OSError: the rules cannot be loaded.
     """
-    state = require_running(name)
-    with Claims() as claims:
+    with Changes(name) as changes:
+        state = changes.state()
         spec = read_spec(state)
         for port in ports:
             if port not in spec.network.ports:
@@ -70,24 +72,25 @@ def remove_ports(name: str, ports: tuple[PortSpec, ...]) -> None:
                 )
             left = tuple(one for one in spec.network.ports if one != port)
             spec = _with_ports(spec, left)
-        _apply(claims, state, spec)
+        _apply(state, spec)
 
 
-def _apply(claims: Claims, state: MachineState, spec: MachineSpec) -> None:
+def _apply(state: MachineState, spec: MachineSpec) -> None:
     """Have the claims, and what the machine is made from at its next boot, be those of the spec."""
     name, ports = spec.name, spec.network.ports
     facts = read_facts(name)
     facts = facts.replace(network=facts.network.replace(nft=True))
     step = forward_ports_of(spec, facts)
     journal = Journal(name)
-    if not ports:
-        claims.remove(name)
-    elif claims.of(name):
-        claims.change(name, ports)
-    else:
-        journal.before(step)
-        claims.add(name, ports, step.link)
-        aim(claims, name, state.leader)
+    with Claims() as claims:
+        if not ports:
+            claims.remove(name)
+        elif claims.of(name):
+            claims.change(name, ports)
+        else:
+            journal.before(step)
+            claims.add(name, ports, step.link)
+            aim(claims, name, state.leader)
     write_plan(spec, facts)
     if not ports:
         journal.struck(step)

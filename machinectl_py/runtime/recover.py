@@ -7,6 +7,7 @@ import os
 from machinectl_py.kernel.locks import drop_lock, take_lock
 from machinectl_py.layout import LOCK_DIR, lock_path
 from machinectl_py.plan.context import Hooks
+from machinectl_py.runtime.changes import Changes, is_being_changed
 from machinectl_py.runtime.journal import remove_state, undo_journal
 
 TYPE_CHECKING = False
@@ -41,6 +42,9 @@ def recover(name: str) -> None:
     lock = take_lock(lock_path(name), start=1)
     if lock is None:  # another verb is at it, or it is being started anew
         return
+    if is_being_changed(name):  # by a verb that will find its machine gone
+        os.close(lock)
+        return
     try:
         remove_left(name)
     except BaseException:
@@ -55,5 +59,6 @@ def remove_left(name: str) -> None:
     Raises:
         PymachineError: as of `recover`.
     """
-    undo_journal(name, make_hooks(), {})
-    remove_state(name)
+    with Changes(name):
+        undo_journal(name, make_hooks(), {})
+        remove_state(name)

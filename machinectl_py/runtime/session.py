@@ -18,6 +18,7 @@ from machinectl_py.runtime.enter import (
     exit_status,
     open_leader,
     open_terminal,
+    require_may_enter,
     start,
 )
 from machinectl_py.runtime.forward import Outcome, forward
@@ -65,9 +66,11 @@ def start_getty(state: MachineState) -> int:
     """Have a getty started on a new terminal of a machine; return the terminal's master.
 
     Raises:
+        DeniedError: only root may enter.
         UnsupportedError: the machine's init is not systemd.
         PymachineError: the getty cannot be started; the line says why.
     """
+    require_may_enter(state)
     if not has_systemd(state, "systemctl"):
         raise UnsupportedError(
             f"The init of machine '{state.name}' is not systemd, which 'login' needs",
@@ -86,9 +89,10 @@ def start_getty(state: MachineState) -> int:
 def stay(state: MachineState, master: int) -> Outcome:
     """Forward a terminal of a machine until it is left or the machine ends.
 
-    When somebody has logged out the getty comes again, so this is not the end.
+    When somebody has logged out the getty comes again, so this is not the end; that of an input
+    that is no terminal is.
     """
-    return forward(master, pidfd=open_leader(state), escape=True, pass_end_of_file=False)
+    return forward(master, pidfd=open_leader(state), escape=True, at_end="leave")
 
 
 def shell(
@@ -118,7 +122,7 @@ def shell(
             *("--", argv[0], *(word.replace("$", "$$") for word in argv[1:])),
         ),
     )
-    outcome = forward(master, pidfd=tool.pidfd, escape=True)
+    outcome = forward(master, pidfd=tool.pidfd, escape=True, at_end="insist")
     if outcome.reason == "ended":
         status = exit_status(tool)
         _require_success(state, status, "start a session in", said)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 
 from machinectl_py.codec import decode, encode
-from machinectl_py.config.spec import LabelSpec
+from machinectl_py.config.label_spec import LabelSpec
 from machinectl_py.errors import ConflictError, NotFoundError, PymachineError
 from machinectl_py.kernel.locks import is_locked
 from machinectl_py.kernel.start_time import start_ticks

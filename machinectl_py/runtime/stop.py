@@ -24,9 +24,13 @@ _SIGTERM, _SIGKILL = 15, 9
 _STEP = 0.01  # seconds between two looks
 
 
-def _signal_leader(state: MachineState, number: int) -> None:
+def _require_root() -> None:
     if os.geteuid():
         raise DeniedError("Only root may signal machines", "Try again with sudo.")
+
+
+def _signal_leader(state: MachineState, number: int) -> None:
+    _require_root()
     pidfd = pidfd_open(state.leader)
     try:
         if start_ticks(state.leader) != state.leader_start:
@@ -124,6 +128,7 @@ def kill(name: str, number: int, whom: str) -> None:
     if whom == "leader":
         _signal_leader(state, number)
         return
+    _require_root()
     for pid in cgroupfs.pids(f"{state.cgroup}/payload", recursive=True):
         try:
             os.kill(pid, number)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.step import Place, Plan, Step
 
 _INT = struct.Struct("i")
+_SIGKILL = 9
 _PACKET = 1 << 18
 
 
@@ -221,9 +222,11 @@ class Walk:
         )
 
     def _fail_if_asked(self, step: Step) -> None:
-        """Fail after the step named by PYMACHINE_TEST_FAIL, for the tests of undoing."""
+        """Fail after the step named by PYMACHINE_TEST_FAIL, or die, for the tests of undoing."""
         name, _, number = self._fault.partition(":")
         if name == step.label():
+            if number == "kill":
+                os.kill(os.getpid(), _SIGKILL)
             raise OSError(int(number or 5), "injected by PYMACHINE_TEST_FAIL")
 
     @staticmethod

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from machinectl_py.runtime.exposure import Exposure
 
 _LAST_OUTPUT = 1 << 14
+_ARG_START = 48 - 3  # its field of proc_pid_stat(5), counted from the one after the name
 _SEALED = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGURG, _signal.SIGHUP)
 
 
@@ -334,9 +335,38 @@ class Watch:
         self._drop(client)
 
 
+def _call_ourselves(title: str) -> None:
+    """Be `title` to ps(1) and the like, in the place of an interpreter and its code.
+
+    Our words are overwritten where the kernel reads them; ctypes, which could move them, would
+    cost each machine a megabyte.
+    """
+    try:
+        _write("/proc/self/comm", b"pymachine")
+        fd = posix.open("/proc/self/stat", posix.O_RDONLY)
+        fields = posix.read(fd, 4096).rpartition(b")")[2].split()
+        posix.close(fd)
+        start, end = map(int, fields[_ARG_START : _ARG_START + 2])
+        words = title.encode()[: end - start - 1].ljust(end - start, b"\0")
+        _write("/proc/self/mem", words, at=start)
+    except (OSError, ValueError):  # no /proc, or a kernel that lets nobody write there
+        pass
+
+
+def _write(path: str, data: bytes, at: int = 0) -> None:
+    fd = posix.open(path, posix.O_WRONLY)
+    try:
+        if at:
+            posix.lseek(fd, at, 0)
+        posix.write(fd, data)
+    finally:
+        posix.close(fd)
+
+
 def main() -> None:
     """Watch the machine of argv[1], then become `runtime/finish.py`."""
     settings = _decode(sys.argv[1])
+    _call_ourselves(f"pymachine: supervisor of {settings['name']}")
     watch = Watch(settings)
     status = watch.run()
     if settings["caller"]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Measurement = Callable[[], float]
 
 ROUNDS = 21
-HEADER = f"{'':<44} {'pymachine':>9} {'peer':>8} {'ratio':>6} {'goal':>5}"
+HEADER = f"{'':<52} {'pymachine':>9} {'peer':>8} {'ratio':>6} {'goal':>5}"
 
 
 def milliseconds(command: Sequence[object]) -> float:
@@ -43,13 +43,13 @@ def row(title: str, goal: float, ours: float, theirs: float) -> None:
     ratio = ours / theirs
     verdict = "" if ratio <= goal or not goal else "  not reached"
     shown = f"{goal:5.2f}" if goal else ""
-    print(f"{title:<44} {ours:9.1f} {theirs:8.1f} {ratio:6.3f} {shown}{verdict}", flush=True)
+    print(f"{title:<52} {ours:9.1f} {theirs:8.1f} {ratio:6.3f} {shown}{verdict}", flush=True)
 
 
 def alone(title: str, ours: Measurement, rounds: int = ROUNDS) -> None:
     """Print a row for what has no peer."""
     ours()
-    print(f"{title:<44} {statistics.median(ours() for _ in range(rounds)):9.1f}", flush=True)
+    print(f"{title:<52} {statistics.median(ours() for _ in range(rounds)):9.1f}", flush=True)
 
 
 def proportional_set_size(pid: int) -> float:

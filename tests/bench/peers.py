@@ -45,16 +45,16 @@ def runc_bundle(root: Path) -> Iterator[Path]:
         yield Path(directory)
 
 
-def boot_ours(root: Path, name: str) -> float:
+def boot_ours(root: Path, name: str, *options: str) -> float:
     """Boot a machine of ours until its init is ready; return the milliseconds, stop it."""
     begun = time.monotonic()
-    pymachine("boot", "-q", "-D", root, "-M", name)
+    pymachine("boot", "-q", "-D", root, "-M", name, *options)
     taken = (time.monotonic() - begun) * 1000
     pymachine("poweroff", name)
     return taken
 
 
-def boot_nspawn(root: Path, name: str) -> float:
+def boot_nspawn(root: Path, name: str, *options: str) -> float:
     """Boot one by systemd-nspawn until it passes on READY=1; return the milliseconds, stop it."""
     with tempfile.TemporaryDirectory(prefix="pymachine-notify-") as directory:
         address = f"{directory}/notify"
@@ -63,7 +63,7 @@ def boot_nspawn(root: Path, name: str) -> float:
             listener.settimeout(READY_TIMEOUT)
             begun = time.monotonic()
             process = subprocess.Popen(
-                [*NSPAWN, "--boot", "--notify-ready=yes", "-D", root, "-M", name],
+                [*NSPAWN, "--boot", "--notify-ready=yes", "-D", root, "-M", name, *options],
                 env=os.environ | {"NOTIFY_SOCKET": address},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -27,7 +27,8 @@ def private_mounts() -> None:
     # off a directory that is removed (rmdir(2) since Linux 3.18), which would look like our doing.
     for pattern in ("pymachine-tree-*", "pymachine-host-*/root"):
         for path in Path("/var/tmp").glob(pattern):
-            subprocess.run(["umount", "--recursive", "--lazy", "--quiet", path], check=False)
+            for _layer in ("overlay", "its tmpfs"):
+                subprocess.run(["umount", "--recursive", "--lazy", "--quiet", path], check=False)
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
 
 

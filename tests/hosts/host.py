@@ -40,9 +40,9 @@ class HostError(Exception):
     """The container host does not come up or go down; its log says why."""
 
 
-def prepare(root: Path, suite: str) -> None:
+def prepare(root: Path, kind: str, suite: str) -> None:
     """Mount the host's tree, the source tree in it, and the trees of machines."""
-    overlay.mount_copy(trees.build("host", suite), root)
+    overlay.mount_copy(trees.build(kind, suite), root)
     source = Path(f"{root}{INSIDE}")
     source.mkdir(parents=True)
     overlay.mount_copy(REPOSITORY, source)
@@ -199,6 +199,7 @@ def main() -> int:
     """Boot a host, run what was asked in it, stop it."""
     parser = argparse.ArgumentParser(description="Run tests in a container host.")
     parser.add_argument("--suite", default="", help="of the host's tree; default: as this host's")
+    parser.add_argument("--tree", choices=("host", "bench"), default="host", help="see trees.py")
     parser.add_argument("--host-by", choices=BOOTED_BY, default="pymachine", help="who boots it")
     parser.add_argument("--shell", action="store_true", help="a shell instead of tests")
     parser.add_argument("--command", action="store_true", help="WORD… is a command, not pytest's")
@@ -211,7 +212,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pymachine-host-", dir="/var/tmp") as work:
         root, log = Path(work, "root"), Path(work, "console")
         root.mkdir()
-        prepare(root, arguments.suite)
+        prepare(root, arguments.tree, arguments.suite)
         started = time.monotonic()
         try:
             with BOOTED_BY[arguments.host_by](root, log) as init:

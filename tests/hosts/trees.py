@@ -4,9 +4,10 @@
     trees.py KIND...    build the trees that are missing, and print their paths
 
 KIND is "machine" (what the tests boot), "host" (what boots as a container host, with systemd as
-PID 1 and all that the tests need), or either with a suite, as in "machine:trixie"; else it is of
-the suite that this host is, or $PYMACHINE_TEST_SUITE. A tree's name holds a hash of what it is
-made of, so that a changed list makes a new tree. Trees are never written to: see `overlay.py`.
+PID 1 and all that the tests need), "bench" (a host with peers for benchmarks), or one of them with
+a suite, as in "machine:trixie"; else it is of the suite that this host is, or
+$PYMACHINE_TEST_SUITE. A tree's name holds a hash of what it is made of, so that a changed list
+makes a new tree. Trees are never written to: see `overlay.py`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ MACHINE = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "iproute2", "pro
 HOST = (
     *MACHINE,
     *("systemd-container", "udev", "kmod", "polkitd", "nftables", "strace", "runc"),
-    *("dnsmasq-base", "busybox"),
+    *("dnsmasq-base", "busybox", "iptables", "libnss-systemd"),
     *("e2fsprogs", "btrfs-progs", "xfsprogs", "erofs-utils", "squashfs-tools", "fdisk"),
+    *("dosfstools", "cryptsetup-bin", "qemu-utils"),
+    *("skopeo", "umoci", "docker-registry", "borgbackup"),
     *("python3", "python3-pytest", "python3-hypothesis"),
     *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),
-    *("qemu-utils", "skopeo", "umoci", "borgbackup"),
     *("acl", "libcap2-bin", "bzip2", "pigz", "xz-utils", "zstd", "gpg", "gpg-agent", "gpgv"),
 )
-PACKAGES = {"machine": MACHINE, "host": HOST}
+# Peers that the benchmarks alone need, and what measures networks.
+BENCH = (*HOST, "lxc", "iperf3")
+PACKAGES = {"machine": MACHINE, "host": HOST, "bench": BENCH}
 # Manuals and translations are a third of a small tree.
 OPTIONS = (
     "--variant=minbase",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,12 +20,6 @@ TYPES = {
     "esp": "c12a7328-f81f-11d2-ba4b-00a0c93ec93b",
     "generic": "0fc63daf-8483-4772-8e79-3d69d8477de4",
 }
-
-
-def have(*tools: str) -> bool:
-    """Say whether these tools are installed."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    return all(shutil.which(tool, path=path) for tool in tools)
 
 
 def tool(*words: str | Path, **keywords) -> subprocess.CompletedProcess[str]:

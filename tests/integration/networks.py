@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.conftest import COMMAND
+from tests.waiting import wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,10 +79,7 @@ def network() -> Iterator[Network]:
     before = os.stat("/proc/self/ns/net").st_ino
     holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
     try:
-        deadline = time.monotonic() + 10
-        while os.stat(f"/proc/{holder.pid}/ns/net").st_ino == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_for(lambda: os.stat(f"/proc/{holder.pid}/ns/net").st_ino != before)
         yield Network(holder.pid)
     finally:
         holder.kill()

@@ -7,8 +7,12 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
+
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -24,13 +28,6 @@ def one_error(done, status=1):
 
 def property_of(pymachine, machine, name):
     return pymachine("show", machine, "-p", name, "--value").stdout.strip()
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_machine_boots_to_running_and_powers_off(pymachine, tree, machine):
@@ -54,8 +51,8 @@ def test_a_machine_reboots_by_verb_and_from_inside(pymachine, tree, machine):
     second = property_of(pymachine, machine, "Leader")
     assert first != second
     pymachine("exec", machine, "--", "systemctl", "reboot")
-    wait_until(lambda: property_of(pymachine, machine, "Leader") not in ("", first, second))
-    wait_until(lambda: property_of(pymachine, machine, "Boots") == "3")
+    wait_for(lambda: property_of(pymachine, machine, "Leader") not in ("", first, second))
+    wait_for(lambda: property_of(pymachine, machine, "Boots") == "3")
     assert pymachine("terminate", machine).returncode == 0
 
 
@@ -97,7 +94,7 @@ def test_a_killed_supervisor_leaves_nothing_that_runs(pymachine, tree, machine):
     supervisor = int(property_of(pymachine, machine, "Supervisor"))
     leader = int(property_of(pymachine, machine, "Leader"))
     os.kill(supervisor, signal.SIGKILL)
-    wait_until(lambda: not os.path.exists(f"/proc/{leader}"))
+    wait_for(lambda: not os.path.exists(f"/proc/{leader}"))
     assert machine not in pymachine("list").stdout
     assert not os.path.exists(f"/run/pymachine/machines/{machine}")
 
@@ -105,6 +102,7 @@ def test_a_killed_supervisor_leaves_nothing_that_runs(pymachine, tree, machine):
 def test_bad_input_is_one_line(pymachine, tree, machine, tmp_path):
     assert "image" in one_error(pymachine("boot", "there-is-none"))
     one_error(pymachine("boot", "-D", tree, "-M", "bad/name"))
+    assert "/ gives no valid" in one_error(pymachine("boot", "-D", "/"))
     one_error(pymachine("boot", "-D", tmp_path, "-M", machine))
     one_error(pymachine("boot", "--nonsense", "x"), 2)
     one_error(pymachine("poweroff", machine))
@@ -137,6 +135,35 @@ def test_an_interrupted_boot_leaves_nothing(pymachine, tree, machine):
             continue
         assert "Traceback" not in stderr
         assert not os.path.exists(f"/run/pymachine/machines/{machine}")
+
+
+def test_a_trace_is_drawn_with_each_step_and_the_boot(pymachine, tree, machine, tmp_path):
+    pymachine("boot", "-q", "-D", tree, "-M", machine, check=True)
+    for path, reason in (("", "--svg= is empty"), (f"{tmp_path}/no/file", "No such file")):
+        done = pymachine("trace", machine, f"--svg={path}")
+        assert done.returncode in (1, 2)
+        assert reason in done.stderr
+    picture = tmp_path / "boot.svg"
+    pymachine("trace", machine, f"--svg={picture}", check=True)
+    space = "{http://www.w3.org/2000/svg}"
+    drawn = ET.parse(picture).getroot()
+    texts = [text.text for text in drawn.iter(f"{space}text")]
+    steps = json.loads(pymachine("trace", machine, "--json=short").stdout)["steps"]
+    assert len(list(drawn.iter(f"{space}rect"))) == len(steps) + 1
+    for step in steps:
+        assert any(text.startswith(step["describe"][:70]) for text in texts)
+    assert "until READY=1" in texts[-1]
+
+
+def test_a_supervisor_says_whose_it_is(pymachine, tree, machine):
+    pymachine("boot", "-q", "-D", tree, "-M", machine, check=True)
+    pid = pymachine("show", machine, "-p", "Supervisor", "--value").stdout.strip()
+    for _ in range(2):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
+        assert words.decode() == f"pymachine: supervisor of {machine}"
+        assert Path(f"/proc/{pid}/comm").read_text() == "pymachine\n"
+        assert f"Supervisor: {pid} (pymachine)" in pymachine("status", machine).stdout
+        pymachine("reboot", machine, check=True)
 
 
 @pytest.mark.parametrize("options", [["--volatile=yes"], ["--volatile=state"], []])

@@ -14,6 +14,7 @@ import pytest
 from machinectl_py.runtime.state import find_running, read_notify
 from tests.conftest import REPOSITORY
 from tests.hosts.apart import systemd_runs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 needs_systemd = pytest.mark.skipif(not systemd_runs(), reason="needs systemd")
@@ -22,7 +23,6 @@ needs_systemd = pytest.mark.skipif(not systemd_runs(), reason="needs systemd")
 # unit a reboot waits for RestartSec= as well; what could go wrong there shows within twenty, as
 # systemd gives up after five starts in ten seconds unless told otherwise.
 TIMES, UNIT_TIMES = 100, 20
-PATIENCE = 30.0  # seconds for one boot or stop, on a host that is busy
 
 managers = pytest.mark.parametrize(
     "manager", ["embedded", pytest.param("systemd", marks=needs_systemd)]
@@ -36,13 +36,6 @@ def run(*command):
     return done.stdout
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def leader_when_ready(machine, *, but=0):
     """Return the PID 1 of a machine once it is ready and not the one before."""
     found = []
@@ -54,7 +47,7 @@ def leader_when_ready(machine, *, but=0):
         found.append(state.leader)
         return True
 
-    wait_until(ready)
+    wait_for(ready)
     return found[0]
 
 
@@ -174,8 +167,8 @@ def test_the_watchdog_of_a_unit_is_answered_over_a_reboot(pymachine, unit, machi
         time.sleep(2.5)
         assert leader_when_ready(machine) == leader
         os.kill(find_running(machine).supervisor, signal.SIGSTOP)
-        wait_until(lambda: unit_property(unit, "Result") == "watchdog")
-        wait_until(lambda: unit_property(unit, "ActiveState") == "failed")
+        wait_for(lambda: unit_property(unit, "Result") == "watchdog")
+        wait_for(lambda: unit_property(unit, "ActiveState") == "failed")
         assert find_running(machine) is None
     finally:
         drop_in.unlink()
@@ -196,7 +189,7 @@ def test_reboots_of_a_unit_by_verb_and_from_inside(pymachine, unit, machine):
         leader = leader_when_ready(machine, but=leader)
     assert unit_property(unit, "NRestarts") == str(UNIT_TIMES)
     assert pymachine("poweroff", machine).returncode == 0
-    wait_until(lambda: unit_property(unit, "ActiveState") == "inactive")
+    wait_for(lambda: unit_property(unit, "ActiveState") == "inactive")
     assert unit_property(unit, "Result") == "success"
 
 
@@ -206,7 +199,7 @@ def test_a_unit_whose_supervisor_was_killed_starts_again(unit, machine):
         run("systemctl", "start", unit)
         state = find_running(machine)
         os.kill(state.supervisor, signal.SIGKILL)
-        wait_until(lambda: unit_property(unit, "ActiveState") == "failed")
+        wait_for(lambda: unit_property(unit, "ActiveState") == "failed")
         assert unit_property(unit, "Result") == "signal"
         assert not Path(f"/proc/{state.leader}").exists()
     run("systemctl", "start", unit)

@@ -18,18 +18,9 @@ from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.runtime.state import read_state, write_state
 from tests.conftest import COMMAND
 from tests.integration import leaks
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-
-PATIENCE = 30.0
-
-
-def _wait_for(condition):
-    end = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < end, condition
-        time.sleep(0.02)
-    return found
 
 
 def _children(pid):
@@ -248,7 +239,7 @@ def test_a_command_does_not_outlive_a_killed_caller(name):
     child = _children(process.pid)[0]
     process.kill()
     process.wait()
-    _wait_for(lambda: not os.path.exists(f"/proc/{child}"))
+    wait_for(lambda: not os.path.exists(f"/proc/{child}"))
     process.stdout.close()
 
 
@@ -277,7 +268,7 @@ def test_leaving_by_the_escape_hangs_up_and_gives_the_terminal_back(name):
     session.process.wait(PATIENCE)
     assert termios.tcgetattr(session.slave)[3] & termios.ECHO
     assert session.status() == 128 + signal.SIGHUP
-    _wait_for(lambda: not os.path.exists(f"/proc/{child}"))
+    wait_for(lambda: not os.path.exists(f"/proc/{child}"))
 
 
 def test_a_terminal_can_be_asked_for_without_having_one(pymachine, name):
@@ -335,13 +326,19 @@ def test_shell_without_a_command_is_the_users_login_shell(name):
     assert session.status() == 0
 
 
+def test_a_shell_takes_its_commands_from_a_pipe_and_ends_with_it(pymachine, name):
+    shown = pymachine("shell", name, input="echo $((6 * 7)); false\n")
+    assert "\n42\n" in shown.stdout.replace("\r", "")
+    assert shown.returncode == 1
+
+
 @pytest.fixture
 def without_systemd(tree, machine):
     """A machine whose only program is a command."""
     argv = [*COMMAND, "run", "-D", tree, "-M", machine, "--as-pid2", "sleep", "1000"]
     runner = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     is_up = [*COMMAND, "exec", machine, "true"]
-    _wait_for(lambda: subprocess.run(is_up, capture_output=True, check=False).returncode == 0)
+    wait_for(lambda: subprocess.run(is_up, capture_output=True, check=False).returncode == 0)
     yield machine
     runner.terminate()
     runner.wait(PATIENCE)
@@ -371,6 +368,31 @@ def test_login_prompts_and_the_escape_leaves(name):
     session.type("\x1d\x1d\x1d")
     session.expect(f"Connection to machine {name} terminated.")
     assert session.status() == 0
+
+
+def test_login_ends_with_an_input_that_is_no_terminal(pymachine, name):
+    shown = pymachine("login", name)
+    assert (shown.returncode, shown.stderr.count("\n")) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("exec", "NAME", "true"), "enter machine 'NAME'"),
+        (("shell", "NAME", "/bin/true"), "enter machine 'NAME'"),
+        (("login", "NAME"), "enter machine 'NAME'"),
+        (("console", "NAME"), "see the console of machine 'NAME'"),
+        *(((verb, "NAME"), "signal machines") for verb in ("poweroff", "reboot", "terminate")),
+        (("kill", "NAME"), "signal machines"),
+        (("kill", "--whom=leader", "NAME"), "signal machines"),
+    ],
+)
+def test_who_is_not_root_is_told_so(pymachine, name, words, told):
+    words = [word.replace("NAME", name) for word in words]
+    shown = pymachine(*words, user=65534, group=65534, extra_groups=())
+    line = f"pymachine: Only root may {told.replace('NAME', name)}"
+    assert shown.stderr == f"{line}\nhint: Try again with sudo.\n"
+    assert shown.returncode == 1
 
 
 def test_console_takes_keys_shows_what_comes_and_can_be_left_and_come_back_to(name):

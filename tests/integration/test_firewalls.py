@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,13 +12,10 @@ import pytest
 
 from tests.conftest import COMMAND
 from tests.integration.networks import WORLD, Network, rules, run, verb
-from tests.integration.test_ports import listening, reached, wait_for
+from tests.integration.test_ports import listening, reached
+from tests.waiting import wait_for
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-    pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="needs dnsmasq"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 OWN = """
 table inet own {
@@ -138,8 +134,6 @@ def wall(host, world):
 
     def load(text: str) -> None:
         tool = ["iptables-nft-restore"] if text.lstrip().startswith("*") else ["nft", "-f", "-"]
-        if not shutil.which(tool[0]):
-            pytest.skip(f"needs {tool[0]}")
         subprocess.run(host.enter(*tool), input=text, check=True, text=True)
 
     yield load
@@ -229,8 +223,6 @@ def test_what_stops_packets_is_told_and_does_stop_them(
 
 @pytest.mark.parametrize("text", [OWN, DOCKER], ids=["own", "docker"])
 def test_what_is_to_be_added_helps(host, world, wall, tree, name, text):
-    if text == DOCKER and not shutil.which("iptables"):
-        pytest.skip("needs iptables")
     wall(text)
     found, remedies = told(host, tree, name)
     assert found

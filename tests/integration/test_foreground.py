@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,19 +16,12 @@ from machinectl_py.kernel import terminal
 from machinectl_py.runtime.state import find_running, read_notify
 from tests.hosts.apart import systemd_runs
 from tests.integration import specs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 PATIENCE = 40.0
 SIGRTMIN = 34
-
-
-def wait_for(condition):
-    end = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < end, condition
-        time.sleep(0.02)
-    return found
 
 
 class Terminal:
@@ -267,7 +259,7 @@ def test_our_caller_hears_when_it_is_ready(tree, machine, manager_of_services, w
 
 def by_nspawn(tree, *arguments):
     """Return the exit status of systemd-nspawn on this tree."""
-    if not systemd_runs() or not shutil.which("systemd-nspawn"):
+    if not systemd_runs():
         pytest.skip("needs systemd-nspawn under systemd")
     command = ["systemd-nspawn", "--quiet", "--pipe", "--directory", str(tree), *arguments]
     return subprocess.run(command, check=False, timeout=60, stdin=subprocess.DEVNULL).returncode

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import time
 
 import pytest
 
 from machinectl_py.runtime.state import find_running, read_notify
 from tests.hosts.apart import systemd_runs
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(not systemd_runs(), reason="needs systemd"),
-    pytest.mark.skipif(not shutil.which("machinectl"), reason="needs systemd-machined"),
 ]
 
-PATIENCE = 30.0  # seconds
 RESTARTS = (
     ("daemon-reexec",),
     ("daemon-reload",),
     ("restart", "systemd-machined"),
     ("restart", "dbus"),
 )
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def run(*command):
@@ -53,7 +43,7 @@ def machinectl_lists():
     A restarted bus is there before machined is on it again, which `machinectl` tells as an error.
     """
     command = ("machinectl", "list", "--no-legend", "--no-pager")
-    wait_until(lambda: subprocess.run(command, check=False, capture_output=True).returncode == 0)
+    wait_for(lambda: subprocess.run(command, check=False, capture_output=True).returncode == 0)
     return {line.split()[0]: line.split()[2] for line in run(*command).splitlines()}
 
 
@@ -120,16 +110,16 @@ def test_verbs_of_machinectl(pymachine, booted):
     run("machinectl", "shell", booted, "/bin/true")
 
     run("machinectl", "reboot", booted)
-    wait_until(lambda: find_running(booted).boots == 2 and read_notify(booted).ready)
+    wait_for(lambda: find_running(booted).boots == 2 and read_notify(booted).ready)
     assert find_running(booted).supervisor == state.supervisor
     assert machinectl_lists()[booted] == "pymachine"
 
     run("machinectl", "poweroff", booted)
-    wait_until(lambda: find_running(booted) is None)
+    wait_for(lambda: find_running(booted) is None)
     assert booted not in machinectl_lists()
 
 
 def test_machinectl_terminates(pymachine, booted):
     run("machinectl", "terminate", booted)
-    wait_until(lambda: find_running(booted) is None)
+    wait_for(lambda: find_running(booted) is None)
     assert booted not in machinectl_lists()

@@ -42,7 +42,7 @@ def shell(tree, machine, script, **changes):
 
 def by_nspawn(tree, script, *options):
     """Return what the same shell prints under systemd-nspawn, which must work on this host."""
-    if not systemd_runs() or not shutil.which("systemd-nspawn"):
+    if not systemd_runs():
         pytest.skip("needs systemd-nspawn under systemd")
     command = ["systemd-nspawn", "--quiet", "--pipe", "--directory", str(tree), *options]
     done = subprocess.run(
@@ -569,8 +569,6 @@ def host_user(tmp_path):
 def with_nss_systemd(tree):
     """Have the machine look users up by nss-systemd, of this host, as Debian ships it apart."""
     library = Path(f"/lib/{os.uname().machine}-linux-gnu/libnss_systemd.so.2")
-    if not library.exists():
-        pytest.skip("needs nss-systemd on the host")
     shutil.copy(library, tree / str(library.parent).lstrip("/"))
     switch = tree / "etc/nsswitch.conf"
     lines = ("passwd: files systemd", "group: files systemd", "shadow: files systemd")

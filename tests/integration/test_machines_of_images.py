@@ -13,7 +13,8 @@ import pytest
 
 from tests.integration import pools
 from tests.integration.pools import DB, DEBIAN, GOLDEN, GONE, WEB
-from tests.integration.test_boot import one_error, property_of, wait_until
+from tests.integration.test_boot import one_error, property_of
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -170,7 +171,7 @@ def test_an_ephemeral_machine_leaves_the_one_that_it_is_of(do, sh, kind, pymachi
     assert sorted(listed(do)) == [DEBIAN, f"{WEB}*"]
     do("boot", WEB, "--ephemeral", "-M", GONE)
     os.kill(int(property_of(pymachine, GONE, "Supervisor")), signal.SIGKILL)
-    wait_until(lambda: GONE not in pymachine("list").stdout)
+    wait_for(lambda: GONE not in pymachine("list").stdout)
     assert sorted(listed(do)) == [DEBIAN, f"{WEB}*"]
 
 
@@ -350,7 +351,7 @@ def test_a_killed_snapshot_leaves_the_machine_running(do, kind, pymachine):
     process.kill()
     process.wait()
     assert seen
-    wait_until(lambda: cgroup.read_text() == "0\n")
+    wait_for(lambda: cgroup.read_text() == "0\n")
     assert do("exec", WEB, "--", "echo", "on") == "on\n"
 
 

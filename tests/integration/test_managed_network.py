@@ -15,13 +15,10 @@ import pytest
 from tests.conftest import COMMAND
 from tests.hosts.overlay import private_copy
 from tests.integration.networks import HOST, HOST6, WORLD, WORLD6, network, run, verb
-from tests.integration.test_ports import booted, listening, reached, wait_for
+from tests.integration.test_ports import booted, listening, reached
+from tests.waiting import wait_for
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-    pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="needs dnsmasq"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 # Asks a server for the addresses of a name, by the system's own resolver.
 RESOLVE = "import socket,sys; print(*sorted({a[4][0] for a in socket.getaddrinfo(sys.argv[1],1)}))"
@@ -282,7 +279,7 @@ def test_what_a_killed_supervisor_left_is_removed_by_the_next_verb(host, pristin
             assert ("pm-default" in host.links()) == (last == "a")
 
 
-@pytest.mark.parametrize("step", ["enter-network", "add-veth", "set-addresses host0"])
+@pytest.mark.parametrize("step", ["enter-network default", "add-veth", "set-addresses host0"])
 def test_a_step_that_fails_leaves_nothing(host, tree, name, step):
     step = f"{step} vb-{name}" if step == "add-veth" else step
     words = ("run", "-D", str(tree), "-M", name, "--network", "/bin/true")

@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from machinectl_py.managers.choose import has_machined, manager_of, systemd_runs
 from machinectl_py.managers.machined import MachinedRegistrar
 from machinectl_py.managers.systemd import escape, unit_name
 from machinectl_py.plan.ports import CgroupPlace, CgroupRequest, RegisterRequest
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 # Properties that systemd 252 has not.
@@ -438,10 +438,7 @@ except OSError as error:
             "fail", "2", "PIDs", "au", "1", str(child.pid), "RuntimeMaxUSec", "t", "100000", "0",
         ]  # fmt: skip
         subprocess.run(argv, check=True, capture_output=True)
-        deadline = time.monotonic() + 10
-        while self.show(unit, "ActiveState")["ActiveState"] != "failed":
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: self.show(unit, "ActiveState")["ActiveState"] == "failed")
         place = manager.start(request_of(process().pid))
         assert self.show(place.unit, "ActiveState")["ActiveState"] == "active"
 
@@ -466,10 +463,7 @@ except OSError as error:
         argv = [sys.executable, "-c", code]
         shown = subprocess.run(argv, check=False, capture_output=True, text=True)
         unit, cgroup = shown.stdout.split()
-        deadline = time.monotonic() + 5
-        while self.show(unit, "LoadState", "ActiveState")["ActiveState"] != "inactive":
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: self.show(unit, "LoadState", "ActiveState")["ActiveState"] == "inactive")
         assert not os.path.exists(cgroup)
 
     def test_signals_do_not_disturb_a_start(self, manager, process, request_of):

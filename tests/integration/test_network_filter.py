@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from contextlib import contextmanager
 
@@ -12,13 +11,10 @@ import pytest
 from tests.hosts.overlay import private_copy
 from tests.integration.networks import WORLD, rules, run, verb
 from tests.integration.test_managed_network import addresses, shown
-from tests.integration.test_ports import booted, listening, reached, wait_for
+from tests.integration.test_ports import booted, listening, reached
+from tests.waiting import wait_for
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-    pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="needs dnsmasq"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 # Sends one frame: link, then its bytes in hexadecimal.
 SEND = """

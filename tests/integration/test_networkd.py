@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from tests.hosts.apart import systemd_runs
 from tests.integration.networks import Network
 from tests.integration.test_ports import forwarded, listening, reached
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -39,14 +39,6 @@ def networkd():
 def networked_tree(tree):
     run("systemctl", f"--root={tree}", "enable", "systemd-networkd")
     return tree
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + 30
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.1)
-    return found
 
 
 @pytest.mark.parametrize("option", ["--network-veth", "--network-zone=lan"])

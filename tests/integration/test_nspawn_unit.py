@@ -14,23 +14,15 @@ from machinectl_py.plan.link_names import short_name
 from machinectl_py.runtime.state import find_running
 from tests.conftest import REPOSITORY
 from tests.hosts.apart import systemd_runs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not systemd_runs(), reason="needs systemd as PID 1"
 )
-PATIENCE = 30.0  # seconds
 
 
 def run(*words):
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
-
-
-def wait_for(look):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import COMMAND
 from tests.hosts.apart import systemd_runs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -202,10 +203,7 @@ def test_an_init_boots_until_it_is_stopped(tree, machine, pymachine):
 def test_a_command_is_killed_by_a_signal_to_us(tree, machine, pymachine):
     command = [*COMMAND, "nspawn", "-q", "-D", str(tree), "-M", machine, "/bin/sleep", "100"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 10
-    while pymachine("show", machine, "-p", "State", "--value").stdout != "running\n":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: pymachine("show", machine, "-p", "State", "--value").stdout == "running\n")
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 1
 

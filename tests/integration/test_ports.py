@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,11 +14,9 @@ import pytest
 from tests.conftest import COMMAND
 from tests.hosts.overlay import private_copy
 from tests.integration.networks import Network, network
+from tests.waiting import wait_for
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 HOST, WORLD = "192.0.2.1", "192.0.2.2"
 HOST6, WORLD6 = "2001:db8:2::1", "2001:db8:2::2"
@@ -59,14 +55,6 @@ print(client.recv(100).decode())
 def run(*command: object) -> str:
     words = list(map(str, command))
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
-
-
-def wait_for(condition, what, patience=20.0):
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from machinectl_py.codec import encode
-from machinectl_py.config.spec import LabelSpec, Rlimit, SeccompSpec
+from machinectl_py.config.label_spec import LabelSpec
+from machinectl_py.config.spec import Rlimit, SeccompSpec
 from machinectl_py.kernel.capabilities import bounding_set, parse_names
 from machinectl_py.plan.context import Context, Hooks
 from machinectl_py.plan.steps.attributes import RaiseRlimits

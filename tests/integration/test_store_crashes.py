@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import subprocess
 import time
 from collections import Counter
@@ -19,10 +18,7 @@ from machinectl_py.images.records import all_machines, find_machine
 from tests.integration import pools
 from tests.integration.test_machines_of_images import STORE
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(not shutil.which("strace"), reason="needs strace"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 MOMENTS = 20
 SEED = 20261125  # of them, so that a failure can be looked at again

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tarfile
@@ -193,8 +192,6 @@ def test_of_a_killed_pull_no_download_goes_on(pymachine):
 @pytest.fixture
 def registry(tmp_path):
     """The address of a registry that has "pymtest/web:1"; "pymtest" is a remote of it."""
-    if shutil.which("docker-registry") is None:
-        pytest.skip("needs docker-registry")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     config = tmp_path / "registry.yml"

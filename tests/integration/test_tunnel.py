@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from machinectl_py.layout import tunnel_dir, unix_export_dir
+from tests.hosts.apart import systemd_runs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -65,10 +65,7 @@ def test_a_socket_of_the_machine_is_found_by_the_host(pymachine, booted):
     process = subprocess.Popen(pymachine.command("exec", booted, "--", *command))
     path = Path(unix_export_dir(booted), "ssh")
     try:
-        deadline = time.monotonic() + 10
-        while not path.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(path.exists)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
     finally:
@@ -96,10 +93,9 @@ def test_both_go_with_the_machine_though_mounts_are_left(pymachine, booted):
 def test_both_go_when_the_supervisor_is_killed(pymachine, booted):
     supervisor = int(pymachine("show", booted, "-p", "Supervisor", "--value").stdout)
     os.kill(supervisor, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while booted in pymachine("list").stdout or Path(unix_export_dir(booted)).exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(
+        lambda: not (booted in pymachine("list").stdout or Path(unix_export_dir(booted)).exists())
+    )
     assert not Path(tunnel_dir(booted)).exists()
 
 
@@ -113,10 +109,8 @@ def test_a_reboot_keeps_both(pymachine, booted):
     assert inside(pymachine, booted, "touch", "/run/host/unix-export/x").returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("machinectl") is None, reason="needs machinectl")
-def test_machinectl_bind_shows_a_directory(pymachine, manager, booted, tmp_path):
-    if manager != "systemd":
-        pytest.skip("needs systemd-machined")
+@pytest.mark.skipif(not systemd_runs(), reason="needs systemd")
+def test_machinectl_bind_shows_a_directory(pymachine, booted, tmp_path):
     (tmp_path / "here").write_text("shown")
     subprocess.run(["machinectl", "bind", "--mkdir", booted, tmp_path, "/srv/shown"], check=True)
     assert inside(pymachine, booted, "cat", "/srv/shown/here").stdout == "shown"

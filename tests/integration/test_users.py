@@ -37,6 +37,7 @@ from machinectl_py.plan.root_facts import default_users
 from machinectl_py.runtime.state import read_state
 from tests.hosts import trees
 from tests.integration import specs
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -339,10 +340,7 @@ def test_a_killed_machines_range_is_free_again(pymachine, plain_tree, machine):
     boot(plain_tree, machine, PICKED)
     state = read_state(machine)
     os.kill(state.supervisor, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while is_locked(lock_path(state.uid_base)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: not is_locked(lock_path(state.uid_base)))
     assert os.path.exists(lock_path(state.uid_base))
     assert pymachine("list").returncode == 0
     assert not os.path.exists(lock_path(state.uid_base))
@@ -468,10 +466,7 @@ def test_the_tunnel_leads_to_locked_mounts_and_reboots_do_not_loosen_them(
     assert pymachine("poweroff", machine).returncode == 0
 
 
-@pytest.mark.skipif(
-    shutil.which("systemd-nspawn") is None or not os.path.isdir("/run/systemd/system"),
-    reason="needs systemd-nspawn, which needs systemd",
-)
+@pytest.mark.skipif(not os.path.isdir("/run/systemd/system"), reason="needs systemd")
 def test_what_systemd_nspawn_locks_is_locked(plain_tree, machine, private_source):
     source = private_source
     options = [f"--bind-ro={source}:/mnt:idmap", f"--bind-ro={source}:/media"]
@@ -607,9 +602,8 @@ def test_the_options_of_systemd_nspawn_say_it(pymachine, plain_tree, machine):
 
 
 def test_users_of_the_host_keep_their_ids(plain_tree, machine):
-    if subprocess.run(["useradd", "--user-group", "-M", machine[:20]], check=False).returncode:
-        pytest.skip("no user can be added on this host")
     name = machine[:20]
+    subprocess.run(["useradd", "--user-group", "-M", name], check=True)
     home = Path(f"/home/{name}")
     home.mkdir()
     shutil.chown(home, name, name)

@@ -18,6 +18,7 @@ from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.layout import LOCK_DIR, MACHINES_DIR, lock_path, machine_dir
 from machinectl_py.runtime.state import MachineState, write_state, write_whole
 from machinectl_py.thirdparty import need
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -51,14 +52,6 @@ mount --make-unbindable '/opt/with blank'
 unshare --mount --pid --fork --kill-child sleep 1001 &
 exec sleep 1000
 """
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + 10
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-    return found
 
 
 @pytest.fixture

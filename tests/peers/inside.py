@@ -16,7 +16,7 @@ from tests.hosts.apart import systemd_runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     Facts = dict[tuple[str, str], str]
 
@@ -130,6 +130,15 @@ def read_facts(root: Path) -> Facts:
             value = re.sub(r"(pipe|socket):\[\d+\]", r"\1", value)
         facts[section, key] = value
     return facts
+
+
+def differences(one: Path, other: Path) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield what the probes of two trees have told differently: the fact, and both values."""
+    ours, theirs = read_facts(one), read_facts(other)
+    assert min(len(ours), len(theirs)) > 300  # the probes came to their ends
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            yield " ".join(key), ours.get(key), theirs.get(key)
 
 
 def _mount(line: str, root: Path) -> tuple[str, str]:

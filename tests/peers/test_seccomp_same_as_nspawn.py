@@ -23,10 +23,7 @@ from machinectl_py.kernel.capabilities import mask_names, parse_names
 from machinectl_py.kernel.libc import check, libc
 from machinectl_py.plan.seccomp_cache import compile_programs
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/usr/bin/systemd-nspawn").exists(),
-    reason="needs root and systemd-nspawn",
-)
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
 PTRACE_SECCOMP_GET_FILTER = 0x420C

@@ -7,7 +7,8 @@ import resource
 
 import pytest
 
-from machinectl_py.config.spec import LabelSpec, Rlimit, SeccompSpec, UsersSpec
+from machinectl_py.config.label_spec import LabelSpec
+from machinectl_py.config.spec import Rlimit, SeccompSpec, UsersSpec
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel import labels as kernel_labels
 from machinectl_py.kernel.capabilities import parse_names

@@ -179,6 +179,42 @@ def test_the_end_of_piped_input_is_the_end_of_file_inside(text):
         os.close(fd)
 
 
+def test_a_program_that_takes_the_terminal_late_reads_the_end_of_file_too():
+    """As a shell does that starts slowly: by then the key is a byte like others."""
+    master, slave = _pty()
+    script = "sleep 0.1; stty -icanon -echo; printf 'prompt>'; od -An -tx1 -N6"
+    child = _child(slave, "/bin/sh", "-c", script)
+    os.close(slave)
+    in_read, in_write = os.pipe()
+    out_read, out_write = os.pipe()
+    os.write(in_write, b"abc\n")
+    os.close(in_write)
+    outcome = forward(
+        master,
+        pidfd=pidfd_open(child.pid),
+        input_fd=in_read,
+        output_fd=out_write,
+        at_end="insist",
+    )
+    assert outcome.reason == "ended"
+    assert b" 61 62 63 0a 00 04" in os.read(out_read, 100)
+    assert child.wait() == 0
+    for fd in (master, in_read, out_read, out_write):
+        os.close(fd)
+
+
+def test_the_end_of_input_can_be_that_of_the_forwarding():
+    master, slave = _pty()
+    null = os.open("/dev/null", os.O_RDONLY)
+    out_read, out_write = os.pipe()
+    os.write(slave, b"login: ")
+    outcome = forward(master, input_fd=null, output_fd=out_write, at_end="leave")
+    assert outcome.reason == "detached"
+    assert os.read(out_read, 100) == b"login: "
+    for fd in (master, slave, null, out_read, out_write):
+        os.close(fd)
+
+
 def test_keys_go_in_and_the_window_has_the_callers_size(outer):
     outer_master, outer_slave = outer
     before = terminal.attributes(outer_slave)

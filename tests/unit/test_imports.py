@@ -65,5 +65,5 @@ def test_ground_and_spec_need_only_the_ground(module):
     names = {name for name in loaded(f"import {module}") if name.startswith("machinectl_py.")}
     assert names <= {
         *("machinectl_py.kernel", "machinectl_py.kernel.const", "machinectl_py.record"),
-        *("machinectl_py.config", "machinectl_py.config.spec"),
+        *("machinectl_py.config", "machinectl_py.config.spec", "machinectl_py.config.label_spec"),
     }

@@ -23,7 +23,10 @@ LAYERS["runtime"] = {"layout", *LAYERS, *GROUND}
 LAYERS["service"] = LAYERS["cli"] = {*LAYERS["runtime"], "runtime"}
 LAYERS["__main__"] = {"cli"}
 # The plan's protocols and their records are made to be implemented by the layers beside it.
-EXCEPTIONS = {("managers", "machinectl_py.plan.ports")}
+EXCEPTIONS = {
+    ("managers", "machinectl_py.plan.ports"),
+    ("cli", "machinectl_py.service.server"),  # the verb that is the service's process
+}
 
 
 def layer_of(module: str) -> str:

@@ -160,6 +160,23 @@ def test_dnsmasq_is_told_of_members_alone():
     assert files["hosts"] == "10.1.2.7 web.lab web\nfd01::7 web.lab web\n"
     assert "interface=pm-lab\n" in files["dnsmasq.conf"]
     assert "enable-ra" not in dnsmasq.files(SMALL, ())["dnsmasq.conf"]
+    assert files["servers"] == ""
+
+
+def test_who_is_in_two_networks_may_ask_either_for_names_of_both():
+    mac, up = "02:00:00:00:00:01", Up(namespace=1, network=LAB, mac="02:00:00:00:00:02")
+    members = Members(
+        up=(up, up.replace(network=SMALL)),
+        members=tuple(
+            Member(machine="web", network=name, number=3, mac=mac, link=f"vb-{name}")
+            for name in (LAB.name, SMALL.name)
+        ),
+    )
+    assert members.others(LAB.name) == (SMALL,)
+    asked = SMALL.gateways()[0]
+    files = dnsmasq.files(LAB, members.of(LAB.name), members.others(LAB.name))
+    assert files["servers"] == f"server=/{SMALL.name}/{asked}\n"
+    assert members.without("web", SMALL.name).others(LAB.name) == ()
 
 
 def test_members_are_read_as_they_were_written():
@@ -170,4 +187,4 @@ def test_members_are_read_as_they_were_written():
         switches=(Switch(namespace=1, path="/proc/sys/a", before="0"),),
     )
     assert Members.from_data(members.to_data()) == members
-    assert members.without("web").of("lab") == ()
+    assert members.without("web", "lab").of("lab") == ()

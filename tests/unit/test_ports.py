@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
@@ -107,7 +106,6 @@ def test_the_last_port_s_end_is_the_table_s():
     assert "{" not in rules
 
 
-@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
 def test_nft_reads_the_rules():
     made = render(
         [

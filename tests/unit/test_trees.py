@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from tests.hosts import trees
 
 
-@pytest.mark.skipif(not shutil.which("apt-get"), reason="needs apt")
 def test_a_host_without_a_mirror_is_told(monkeypatch):
     monkeypatch.setattr(trees, "host_suite", lambda: "nonesuch")
     with pytest.raises(trees.TreeError, match=r"no mirror of 'nonesuch' .* PYMACHINE_TEST_TREE"):

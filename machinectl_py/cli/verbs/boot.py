@@ -5,13 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from machinectl_py.cli.machine_options import (
-    BACKGROUND_OPTIONS,
-    boot_argv,
-    make_machine,
-    read_values,
-    resolve,
-)
+from machinectl_py.cli.machine_options import BACKGROUND_OPTIONS, files_mode, selection
 from machinectl_py.cli.parse import Arguments
 from machinectl_py.config.option import Option
 from machinectl_py.errors import ConflictError, UsageError
@@ -19,7 +13,11 @@ from machinectl_py.images import store
 from machinectl_py.images.records import find_machine
 from machinectl_py.log import shows_info
 from machinectl_py.runtime.launcher import Background
+from machinectl_py.runtime.payload import boot_argv
+from machinectl_py.runtime.prepare import Way, make_machine
+from machinectl_py.runtime.settings import read_values
 from machinectl_py.runtime.state import is_supervised
+from machinectl_py.runtime.target import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,22 +47,18 @@ def run(arguments: Arguments) -> int:
     """Boot the machine."""
     if arguments.flag("pull"):
         _pull_missing(arguments)
-    target = resolve(arguments)
+    selected = selection(arguments)
+    target = resolve(selected)
     name = target.name
     if is_supervised(name):
         raise ConflictError(
             f"Machine '{name}' is running already", f"'pymachine status {name}' shows it."
         )
-    values = read_values(arguments, target)
+    values = read_values(selected, target, files_mode(arguments))
     attach = arguments.flag("attach")
-    spec, facts = make_machine(
-        target,
-        values,
-        kind="boot",
-        argv=boot_argv(target, values, answered=attach),
-        console="background",
-        foreground=False,
-    )
+    argv = boot_argv(target, values, answered=attach)
+    way = Way(kind="boot", argv=argv, console="background", foreground=False)
+    spec, facts = make_machine(target, values, way)
     keep_unit = values.flag("keep_unit")
     timeout = arguments.number("timeout", 90)
     start = Background(spec, facts, log=1 if keep_unit else -1)

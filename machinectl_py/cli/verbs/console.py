@@ -39,7 +39,7 @@ def attach(name: str) -> int:
         console.master,
         source=console.output,
         escape=True,
-        pass_end_of_file=False,
+        at_end="stay",
         first_output=console.last_output,
     )
     if outcome.reason == "signal":

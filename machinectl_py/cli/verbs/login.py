@@ -16,7 +16,8 @@ USAGE = "login NAME"
 SUMMARY = "Log in at a new terminal of a machine"
 DETAILS = """\
 A getty of the machine's own is started on a new terminal, and asks for user and password; so the
-machine's init must be systemd. Press ^] three times within a second to leave."""
+machine's init must be systemd. Press ^] three times within a second to leave; standard input that
+is no terminal leaves at its end."""
 EXAMPLE = "pymachine login debian"
 OPTIONS: tuple[Option, ...] = ()
 COMMAND = -1

@@ -1,4 +1,4 @@
-"""`pymachine network`: managed networks are made, shown and removed."""
+"""`pymachine network`: managed networks are made, shown, entered, left and removed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from machinectl_py.cli.render import (
     json_mode,
     print_json,
     print_table,
+    size,
     terminal_width,
 )
-from machinectl_py.config.managed_network import check_name, read_subnet_of
+from machinectl_py.config.managed_network import DEFAULT, check_name, read_subnet_of
 from machinectl_py.config.option import Option
 from machinectl_py.errors import DeniedError, UsageError
 from machinectl_py.plan.host_files import host_machine_id
@@ -30,12 +31,23 @@ if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.config.managed_network import ManagedNetwork
 
-USAGE = "network list|show NAME…|create NAME|delete NAME… [OPTION…]"
-SUMMARY = "Make, show and remove networks for machines"
+USAGE = "network list|stats|show|create|delete|attach|detach [NAME…] [OPTION…]"
+SUMMARY = "Make, show and remove networks, and have machines in them"
 DETAILS = """\
-A machine is in one by 'boot --network=NAME': it has addresses, routes and a resolver before its
-init runs, and a name for the others. 'boot --network' takes the network 'default', which is made at
-its first use. A network is up while a machine is in it; networks are kept apart."""
+  list                       all networks, with the machines in them
+  show NETWORK…              its addresses, and those of its machines
+  stats [NAME…]              what went over the links of machines: of all, or of these machines
+                             and networks
+  create NETWORK             define a network
+  delete NETWORK…            remove a network that no machine is in
+  attach MACHINE [NETWORK]   have a running machine in a network, by a link pm-NETWORK
+  detach MACHINE [NETWORK]   have it in the network no more
+
+'boot --network=NETWORK' has a machine in a network from its start: addresses, routes and a resolver
+are there before its init runs, and names of the others. Without a name, it is the network
+'default', which is made at its first use. A network is up while a machine is in it; networks are
+kept apart. What attach and detach change holds until the machine ends, over its reboots too; for
+good it stands in its settings file."""
 EXAMPLE = "pymachine network create lab --ipv4=10.20.30.1/24"
 OPTIONS = (
     Option(
@@ -49,6 +61,12 @@ OPTIONS = (
     *JSON_OPTIONS,
 )
 COMMAND = -1
+_MACHINES = {"attach": 1, "detach": 1, "stats": 1 << 16}  # how many names are of machines
+_STATS = (
+    *("MACHINE", "NETWORK", "LINK"),
+    *("RECEIVED", "PACKETS", "DROPPED"),
+    *("SENT", "PACKETS", "DROPPED"),
+)
 _COLUMNS = ("network", "bridge", "ipv4", "ipv6", "nat", "machines")
 
 
@@ -59,13 +77,16 @@ def run(arguments: Arguments) -> int:
         "show": _show,
         "create": _create,
         "delete": _delete,
+        "attach": _attach,
+        "detach": _detach,
+        "stats": _stats,
     }
     if not arguments.words:
         raise UsageError(f"'network' needs one of {', '.join(acts)}")
     act, *names = arguments.words
     if act not in acts:
         raise UsageError(f"Unknown verb 'network {act}'" + closest(act, tuple(acts)))
-    for name in names:
+    for name in names[_MACHINES.get(act, 0) :]:
         try:
             check_name(name)
         except ValueError as error:
@@ -176,6 +197,52 @@ def _delete(_arguments: Arguments, names: list[str]) -> None:
 
     for name in names:
         delete_network(name)
+
+
+def _attach(_arguments: Arguments, names: list[str]) -> None:
+    name, network = _machine_and_network("attach", names)
+    from machinectl_py.runtime.live_networks import attach_network
+
+    link = attach_network(name, network)
+    sys.stderr.write(f"Machine '{name}' is in the network '{network}', by its link {link}.\n")
+
+
+def _detach(_arguments: Arguments, names: list[str]) -> None:
+    name, network = _machine_and_network("detach", names)
+    from machinectl_py.runtime.live_networks import detach_network
+
+    detach_network(name, network)
+
+
+def _machine_and_network(act: str, names: list[str]) -> tuple[str, str]:
+    if not 1 <= len(names) <= 2:
+        raise UsageError(f"'network {act}' takes the name of a machine, and of a network")
+    _require_root()
+    return names[0], names[1] if len(names) > 1 else DEFAULT
+
+
+def _stats(arguments: Arguments, names: list[str]) -> None:
+    if os.geteuid():
+        raise DeniedError("Only root may see what machines send and get", "Try again with sudo.")
+    from machinectl_py.runtime.network_stats import network_stats
+
+    found = network_stats(tuple(names))
+    if mode := json_mode(arguments):
+        print_json([one.to_data() for one in found], mode)
+        return
+    rows: list[tuple[str, ...]] = [
+        (
+            *(one.machine, one.network or "-", one.link),
+            *(size(one.received_bytes), str(one.received_packets), str(one.received_dropped)),
+            *(size(one.sent_bytes), str(one.sent_packets), str(one.sent_dropped)),
+        )
+        for one in found
+    ]
+    legend = not arguments.flag("no-legend")
+    if rows:
+        print_table(_STATS, rows, legend=legend, width=terminal_width())
+    if legend:
+        sys.stdout.write(f"\n{len(rows)} links listed.\n" if rows else "No links.\n")
 
 
 def _require_root() -> None:

@@ -8,18 +8,11 @@ import sys
 from machinectl_py import __version__
 from machinectl_py.cli.machine_options import (
     SETTINGS_OPTION,
-    Target,
-    find_init,
-    find_path,
-    make_machine,
-    read_values,
-    resolve_name,
+    files_mode,
+    selection,
     setting_options,
-    settle,
 )
-from machinectl_py.config.merge import from_options
 from machinectl_py.config.option import Option
-from machinectl_py.config.table import SETTINGS
 from machinectl_py.errors import (
     EXIT_FAILURE,
     ConfigError,
@@ -33,6 +26,10 @@ from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.log import shows_info, warn
 from machinectl_py.managers.choose import systemd_runs
 from machinectl_py.runtime.foreground import follow_foreground
+from machinectl_py.runtime.payload import find_init
+from machinectl_py.runtime.prepare import Way, make_machine
+from machinectl_py.runtime.settings import read_values
+from machinectl_py.runtime.target import find_path, resolve_name, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
     from machinectl_py.config.merge import Values
     from machinectl_py.config.spec import ConsoleMode, PayloadKind
     from machinectl_py.runtime.foreground import Ending
+    from machinectl_py.runtime.target import Selection, Target
 
 _USER_MANAGER = "-"  # --user alone; no name of a user
 # To systemd-nspawn the word after them is their value.
@@ -93,11 +91,12 @@ def _run(arguments: Arguments) -> int:
         sys.stdout.write("".join(f"{name}\n" for name in listed))
         return 0
     _take_user(arguments)
-    target = _find(arguments)
+    selected = _take_template(selection(arguments))
+    target = _find(selected)
     if arguments.flag("cleanup"):
         return _clean_up(target.name)
-    values = read_values(arguments, target, lenient=True)
-    if _is_marked(arguments, target) and not values.flag("ephemeral"):
+    values = read_values(selected, target, files_mode(arguments), lenient=True)
+    if _is_marked(selected, target) and not values.flag("ephemeral"):
         values.values["read_only"] = True
     keep_unit = values.flag("keep_unit")
     if keep_unit and not systemd_runs():  # no unit to be kept: the cgroup is ours all the same
@@ -106,15 +105,8 @@ def _run(arguments: Arguments) -> int:
     if kind != "boot":  # no signal stops any command in order
         values.values.setdefault("kill_signal", 0)
     console = _console(values)
-    spec, facts = make_machine(
-        target,
-        values,
-        kind=kind,
-        argv=argv,
-        console=console,
-        foreground=True,
-        service="systemd-nspawn",
-    )
+    way = Way(kind=kind, argv=argv, console=console, foreground=True, service="systemd-nspawn")
+    spec, facts = make_machine(target, values, way)
     # With "pipe" standard error is the payload's.
     quiet = arguments.flag("quiet") or console == "pipe" or not shows_info()
     if not quiet:
@@ -138,10 +130,6 @@ def _help_for_values(arguments: Arguments) -> tuple[str, ...] | None:
     return None
 
 
-def _is_ephemeral(arguments: Arguments) -> bool:
-    return bool(from_options(arguments.values, SETTINGS).values.get("ephemeral", False))
-
-
 def _take_user(arguments: Arguments) -> None:
     """Take --user=USER for --uid=.
 
@@ -159,10 +147,19 @@ def _take_user(arguments: Arguments) -> None:
     arguments.values.setdefault("uid", arguments.text("user"))
 
 
-def _is_marked(arguments: Arguments, target: Target) -> bool:
+def _take_template(selected: Selection) -> Selection:
+    """Take --ephemeral --template=DIR for --ephemeral --directory=DIR, as it was of old."""
+    template = selected.option("template", "")
+    named = selected.directory is not None or selected.image is not None
+    if named or not template or not selected.option("ephemeral", False):
+        return selected
+    return selected.replace(directory=template).without("template")
+
+
+def _is_marked(selected: Selection, target: Target) -> bool:
     """Say whether the root was found by the machine's name, and is marked read-only."""
-    given = any(map(arguments.given, ("directory", "image")))
-    if given or target.machine is not None or not arguments.given("machine"):
+    given = selected.directory is not None or selected.image is not None
+    if given or target.machine is not None or not selected.name:
         return False
     return os.path.exists(target.root) and store.is_read_only(target.root)
 
@@ -185,33 +182,29 @@ def _describe(name: str, ending: Ending) -> str:
     return f"Container {name} exited successfully."
 
 
-def _find(arguments: Arguments) -> Target:
+def _find(selected: Selection) -> Target:
     """Return the machine: by root, by name, or in the working directory.
 
     Raises:
         PymachineError: there is none, or it gives no valid name.
     """
-    name = arguments.text("machine")
+    name, image = selected.name, selected.image
     if name:
         store.check_name(name)
-    image = arguments.text("image")
-    if image and arguments.given("directory"):
+    if image and selected.directory is not None:
         raise ConfigError("--directory= and --image= do not go together")
-    root = arguments.text("directory") or image
-    template = arguments.text("template")
-    if template and not root and _is_ephemeral(arguments):
-        root, template = template, ""  # as systemd-nspawn: --ephemeral --template= of old
-        del arguments.values["template"]
+    root = selected.directory or image or ""
+    template = selected.option("template", "")
     if not root and template and name:
         root = f"{store.MACHINES_DIR}/{name}"
     elif template and not root:
         raise ConfigError("--template= needs --directory= or --machine=")
     elif not root and name:
         if find_machine(name):
-            return resolve_name(arguments, name, tuple(arguments.words))
+            return resolve_name(selected, name)
         root = store.find_root(name)
     given, root = find_path(root or os.getcwd(), image=bool(image))
-    return settle(arguments, name or _name_of(given), root, tuple(arguments.words), given)
+    return settle(selected, name or _name_of(given), root, given)
 
 
 def _name_of(root: str) -> str:

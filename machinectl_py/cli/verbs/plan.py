@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from machinectl_py.cli.machine_options import (
-    BACKGROUND_OPTIONS,
-    boot_argv,
-    make_machine,
-    read_values,
-    resolve,
-)
+from machinectl_py.cli.machine_options import BACKGROUND_OPTIONS, files_mode, selection
 from machinectl_py.cli.render import JSON_OPTIONS, json_mode, print_json
 from machinectl_py.config.option import Option
 from machinectl_py.plan.build import build_plan
+from machinectl_py.runtime.payload import boot_argv
+from machinectl_py.runtime.prepare import Way, make_machine
+from machinectl_py.runtime.settings import read_values
+from machinectl_py.runtime.target import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,16 +34,12 @@ COMMAND = -1
 
 def run(arguments: Arguments) -> int:
     """Print the plan."""
-    target = resolve(arguments, fill=False)
-    values = read_values(arguments, target)
-    spec, facts = make_machine(
-        target,
-        values,
-        kind="boot",
-        argv=boot_argv(target, values),
-        console="background",
-        foreground=False,
-    )
+    selected = selection(arguments)
+    target = resolve(selected, fill=False)
+    values = read_values(selected, target, files_mode(arguments))
+    argv = boot_argv(target, values)
+    way = Way(kind="boot", argv=argv, console="background", foreground=False)
+    spec, facts = make_machine(target, values, way)
     if arguments.flag("show-settings"):
         from machinectl_py.cli.settings_view import print_settings
 

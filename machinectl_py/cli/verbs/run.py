@@ -6,19 +6,21 @@ import os
 
 from machinectl_py.cli.machine_options import (
     SETTINGS_OPTION,
-    make_machine,
-    read_values,
-    resolve,
+    files_mode,
+    selection,
     setting_options,
 )
 from machinectl_py.config.option import Option
 from machinectl_py.errors import EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, StepError, UsageError
 from machinectl_py.runtime.foreground import run_foreground
+from machinectl_py.runtime.prepare import Way, make_machine
+from machinectl_py.runtime.settings import read_values
+from machinectl_py.runtime.target import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
-    from machinectl_py.config.spec import ConsoleMode
+    from machinectl_py.config.spec import ConsoleMode, PayloadKind
 
 USAGE = "run NAME|-D DIR|-i PATH [OPTION…] [--] COMMAND [ARGUMENT…]"
 SUMMARY = "Run a command in a machine of its own"
@@ -38,20 +40,16 @@ def run(arguments: Arguments) -> int:
     """Run the command and return its exit status."""
     if arguments.flag("pty") and (arguments.given("pipe") or arguments.given("console")):
         raise UsageError("--pty excludes --pipe and --console=")
-    target = resolve(arguments)
-    values = read_values(arguments, target)
+    selected = selection(arguments)
+    target = resolve(selected)
+    values = read_values(selected, target, files_mode(arguments))
     command = values.get("parameters", ())
     if not command:
         raise UsageError("'run' needs a command", "To boot the machine: pymachine boot")
     mode = "interactive" if arguments.flag("pty") else values.get("console", "autopipe")
-    spec, facts = make_machine(
-        target,
-        values,
-        kind="as-pid2" if values.flag("as_pid2") else "command",
-        argv=command,
-        console=_console(mode),
-        foreground=True,
-    )
+    kind: PayloadKind = "as-pid2" if values.flag("as_pid2") else "command"
+    way = Way(kind=kind, argv=command, console=_console(mode), foreground=True)
+    spec, facts = make_machine(target, values, way)
     try:
         return run_foreground(spec, facts)
     except StepError as error:

@@ -8,7 +8,7 @@ from machinectl_py.cli.verbs.console import tell
 from machinectl_py.cli.verbs.exec import SETENV_OPTION, parse_environment
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
-from machinectl_py.runtime.enter import Command, enter
+from machinectl_py.runtime.enter import Command, enter, require_may_enter
 from machinectl_py.runtime.session import has_systemd, shell
 from machinectl_py.runtime.state import require_running
 from machinectl_py.runtime.users import find_user
@@ -38,6 +38,7 @@ def run(arguments: Arguments) -> int:
     target, *argv = arguments.words
     login_name, _, name = target.rpartition("@")
     state = require_running(name)
+    require_may_enter(state)
     user = find_user(state, arguments.text("uid") or login_name or "root")
     command = tuple(argv) or (user.shell, "-l")
     environment = (

@@ -35,6 +35,8 @@ def run(arguments: Arguments) -> int:
     """Print the trace."""
     if len(arguments.words) != 1:
         raise UsageError("'trace' needs the name of one machine")
+    if arguments.given("svg") and not arguments.text("svg"):
+        raise UsageError("--svg= is empty")
     name = arguments.words[0]
     state = require_running(name)
     trace, ready = read_trace(state.name), read_notify(name).ready * 1000

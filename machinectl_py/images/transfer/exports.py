@@ -126,7 +126,7 @@ def _held(name: str, path: str) -> Iterator[int]:
         ConflictError: somebody changes it, or a machine runs on it.
     """
     if os.geteuid() != 0:
-        raise DeniedError("Only root may read images", "Try it with sudo.")
+        raise DeniedError("Only root may read images", "Try again with sudo.")
     lock = take_lock(lock_path(name), shared=True)
     if lock is None:
         raise ConflictError(f"Image '{name}' is being made or in use by another process")

@@ -11,8 +11,9 @@ from machinectl_py.images import store
 from machinectl_py.images.transfer.confine import Place, Tool, World, find_program
 from machinectl_py.images.transfer.flow import Room, position, size_text
 from machinectl_py.images.transfer.unpack import Unpacking
+from machinectl_py.kernel import const
 from machinectl_py.kernel.capabilities import parse_names
-from machinectl_py.kernel.mount import open_tree
+from machinectl_py.kernel.mount import open_tree, set_attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,15 +163,30 @@ def _convert(source: int, path: str, job: Job, limit: int) -> None:
         job.progress("converting from qcow2", "")
         room.check()
 
+    from_ = _open_read_only(source)
     into = open_tree(path, recursive=False)
     try:
-        # As a descriptor, since it may have no name any more: that could not be mounted.
-        words = ("convert", "-f", "qcow2", "-O", "raw", "--", "/proc/self/fd/0", "/raw")
-        tool = Tool(command=(program, *words), stdin=source, stdout=-1, capabilities=_READ)
+        files = ("/proc/self/fd/0", "/raw")
+        command = (program, "convert", "-f", "qcow2", "-O", "raw", "--", *files)
+        tool = Tool(command=command, stdin=from_, stdout=-1, capabilities=_READ)
         world = World(places=(Place(name="raw", mount=into, directory=False),))
         job.run((tool,), world, look, "Cannot convert the image")
     finally:
         os.close(into)
+
+
+def _open_read_only(source: int) -> int:
+    """Open the file of a descriptor anew, so that who gets it cannot open it for writing.
+
+    By a mount of its own, which is given to nobody as a path: a file without a name, such as one
+    that was unpacked for this, cannot be mounted anywhere.
+    """
+    clone = open_tree(f"/proc/self/fd/{source}", recursive=False)
+    try:
+        set_attributes(clone, const.MOUNT_ATTR_RDONLY, recursive=False)
+        return os.open(f"/proc/self/fd/{clone}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(clone)
 
 
 def _refuse_large(source: int, limit: int) -> None:

@@ -28,13 +28,24 @@ def directory(network: str) -> str:
     return f"{NETWORKS_DIR}/{network}"
 
 
-def files(network: ManagedNetwork, members: Iterable[Member]) -> dict[str, str]:
-    """Return the content of each file by its name."""
+def files(
+    network: ManagedNetwork, members: Iterable[Member], others: Iterable[ManagedNetwork] = ()
+) -> dict[str, str]:
+    """Return the content of each file by its name.
+
+    Args:
+        network: that is served.
+        members: the machines in it.
+        others: networks that some of these are in, too: who asks here may ask for their names.
+    """
     members = sorted(members, key=lambda member: member.machine)
     return {
         "dnsmasq.conf": _configuration(network),
         "clients": "".join(_client(network, member) for member in members),
         "hosts": "".join(_host(network, member) for member in members),
+        "servers": "".join(
+            f"server=/{other.name}/{other.gateways()[0]}\n" for other in sorted(others, key=_name)
+        ),
     }
 
 
@@ -46,6 +57,10 @@ def command(network: ManagedNetwork) -> tuple[str, ...]:
 def pid_file(network: str) -> str:
     """Return where it writes its PID."""
     return f"{directory(network)}/pid"
+
+
+def _name(network: ManagedNetwork) -> str:
+    return network.name
 
 
 def _configuration(network: ManagedNetwork) -> str:
@@ -61,6 +76,7 @@ def _configuration(network: ManagedNetwork) -> str:
         f"addn-hosts={own}/hosts",
         f"domain={network.name}",
         f"local=/{network.name}/",
+        f"servers-file={own}/servers",
         "domain-needed",
         "bogus-priv",
         # DHCP: members alone, by the names that we know them by.

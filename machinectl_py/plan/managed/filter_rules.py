@@ -60,7 +60,7 @@ def _chains(up: Up, member: Member, dialect: Dialect) -> str:
         if allow and not deny:
             lines += [dialect.forwarded, f"{dialect.every}drop"]
         body = "".join(f"    {line}\n" for line in filter(None, lines))
-        texts.append(f"  chain {direction}-{member.machine} {{\n{body}  }}\n")
+        texts.append(f"  chain {direction}-{_chain(member)} {{\n{body}  }}\n")
     return "".join(texts)
 
 
@@ -95,52 +95,98 @@ def render_bridge(ups: Iterable[Up], members: Iterable[Member], *, tracked: bool
     pairs = [(by_network[one.network], one) for one in members if one.network in by_network]
     if not pairs:
         return start
-    local = {one.machine: link_local(one.mac) for _, one in pairs}
-    taken = {*local.values(), *(link_local(up.mac) for up in by_network.values() if up.mac)}
-    parts = [_own_addresses(up, one, taken - {local[one.machine]}) for up, one in pairs]
+    parts = [_own_addresses(by_network.values(), pairs)]
     dialect = _TRACKED if tracked else _UNTRACKED
     filtered = [(up, one) for up, one in pairs if is_filtered(one)]
     parts += [_chains(up, one, dialect) for up, one in filtered]
-    hooks = [("prerouting", [("iifname", "own", [one for _, one in pairs])])]
     if filtered:
-        ports = [one for _, one in filtered]
-        hooks.append(("forward", [("iifname", "out", ports), ("oifname", "in", ports)]))
-    for hook, jumps in hooks:
-        lines = "".join(f"    {_jumps(side, to, ports)}\n" for side, to, ports in jumps)
-        parts.append(f"  chain {hook} {{\n    type filter hook {hook} priority 0\n{lines}  }}\n")
+        jumps = (("iifname", "out"), ("oifname", "in"))
+        lines = (_jumps(side, to, [one for _, one in filtered]) for side, to in jumps)
+        parts.append(_hook("forward", *lines))
     return f"{start}table {BRIDGE_TABLE} {{\n{''.join(parts)}}}\n"
 
 
+def _hook(hook: str, *lines: str) -> str:
+    body = "".join(f"    {line}\n" for line in lines)
+    return f"  chain {hook} {{\n    type filter hook {hook} priority 0\n{body}  }}\n"
+
+
+def _chain(member: Member) -> str:
+    return f"{member.machine}.{member.network}"  # which has no dot itself
+
+
 def _jumps(side: str, to: str, members: Iterable[Member]) -> str:
-    targets = ", ".join(f'"{one.link}" : jump {to}-{one.machine}' for one in members)
+    targets = ", ".join(f'"{one.link}" : jump {to}-{_chain(one)}' for one in members)
     return f"{side} vmap {{ {targets} }}"
 
 
-def _own_addresses(up: Up, member: Member, others: set[str]) -> str:
-    """Return the chain that lets pass what a machine sends as itself, and nobody else."""
-    own = link_local(member.mac)
-    ipv4 = [address for address in member.addresses(up.network) if ":" not in address]
-    ipv6 = [address for address in member.addresses(up.network) if ":" in address]
-    announced = ", ".join(_hexadecimal(address) for address in (own, *ipv6))
-    foreign = ", ".join(sorted(_hexadecimal(address) for address in others))
-    lines = [
-        f"ether saddr != {member.mac} drop",
-        "ether type != { arp, ip, ip6 } drop",
-        f"ether type arp arp saddr ether != {member.mac} drop",
-        f"ether type arp arp saddr ip != {{ {', '.join((_NONE, *ipv4))} }} drop",
-        f"ip saddr {_NONE} udp sport 68 udp dport 67 return",
-        f"ether type ip ip saddr != {{ {', '.join(ipv4)} }} drop" if ipv4 else "ether type ip drop",
-        "udp sport { 67, 547 } drop",  # answers of DHCP are dnsmasq's
-        "icmpv6 type nd-router-advert drop",
-        f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {announced} }} return",
-        f"icmpv6 type nd-neighbor-advert @th,64,10 != {0xFE80 >> 6:#x} drop",
-        f"icmpv6 type nd-neighbor-advert @th,64,128 {{ {foreign} }} drop" if foreign else "",
-        f"ip6 saddr {{ {', '.join((own, *ipv6))} }} return",
-        f"ip6 saddr {{ {', '.join(sorted(others))} }} drop" if others else "",
-        "ether type ip6 ip6 saddr != { fe80::/10, :: } drop",
-    ]
-    body = "".join(f"    {line}\n" for line in filter(None, lines))
-    return f"  chain own-{member.machine} {{\n{body}  }}\n"
+def _own_addresses(ups: Iterable[Up], pairs: Iterable[tuple[Up, Member]]) -> str:
+    """Return what lets pass what a machine sends as itself, and nobody else.
+
+    Of as many rules for a hundred machines as for one: what is each one's own stands in sets.
+    """
+    links, macs, ipv4, ipv6, announced = [], [], [], [], []
+    taken = {link_local(up.mac) for up in ups}
+    for up, one in pairs:
+        port, own = f'"{one.link}"', link_local(one.mac)
+        addresses = one.addresses(up.network)
+        theirs = (own, *(address for address in addresses if ":" in address))
+        taken.add(own)
+        links.append(port)
+        macs.append(f"{port} . {one.mac}")
+        ipv4 += [f"{port} . {address}" for address in addresses if ":" not in address]
+        ipv6 += [f"{port} . {address}" for address in theirs]
+        announced += [f"{port} . {_hexadecimal(address)}" for address in theirs]
+    sets = (
+        ("ports", "ifname", links),
+        ("macs", "ifname . ether_addr", macs),
+        ("ipv4", "ifname . ipv4_addr", ipv4),
+        ("ipv6", "ifname . ipv6_addr", ipv6),
+        ("link-locals", "ipv6_addr", sorted(taken)),
+    )
+    chains = _OWN.format(
+        none=_NONE,
+        announced=", ".join(announced),
+        # The first ten bits of fe80::/10.
+        link_local=f"{0xFE80 >> 6:#x}",
+        taken=", ".join(sorted(map(_hexadecimal, taken))),
+    )
+    return "".join(set_of(*one) for one in sets) + chains + _hook("prerouting", _OWN_JUMP)
+
+
+def set_of(name: str, kind: str, elements: Iterable[str]) -> str:
+    """Return the definition of a set; nft has no way to write an empty list."""
+    listed = ", ".join(elements)
+    filled = f" elements = {{ {listed} }};" if listed else ""
+    return f"  set {name} {{ type {kind};{filled} }}\n"
+
+
+_OWN_JUMP = "iifname @ports jump own"
+# Answers of DHCP and router advertisements are dnsmasq's. A link-local address may be of a
+# machine's own choice, as for privacy, but not what the kernel makes of another's link.
+_OWN = """\
+  chain own {{
+    iifname . ether saddr != @macs drop
+    ether type != {{ arp, ip, ip6 }} drop
+    ether type arp iifname . arp saddr ether != @macs drop
+    ether type arp arp saddr ip != {none} iifname . arp saddr ip != @ipv4 drop
+    ip saddr {none} udp sport 68 udp dport 67 return
+    ether type ip iifname . ip saddr != @ipv4 drop
+    udp sport {{ 67, 547 }} drop
+    icmpv6 type nd-router-advert drop
+    ether type ip6 iifname . ip6 saddr != @ipv6 jump strange
+    icmpv6 type nd-neighbor-advert jump announced
+  }}
+  chain strange {{
+    ip6 saddr @link-locals drop
+    ip6 saddr != {{ fe80::/10, :: }} drop
+  }}
+  chain announced {{
+    iifname . @th,64,128 {{ {announced} }} return
+    @th,64,10 != {link_local} drop
+    @th,64,128 {{ {taken} }} drop
+  }}
+"""
 
 
 def _hexadecimal(address: str) -> str:
@@ -169,8 +215,8 @@ def jumps_of_ip(ups: Iterable[Up], members: Iterable[Member]) -> tuple[str, str,
         texts += _chains(up, one, _IP)
         for address in one.addresses(up.network):
             family = "ip6" if ":" in address else "ip"
-            out = f'iifname "{up.network.bridge}" {family} saddr {address} jump out-{one.machine}\n'
-            into = f'oifname "{up.network.bridge}" {family} daddr {address} jump in-{one.machine}\n'
+            out = f'iifname "{up.network.bridge}" {family} saddr {address} jump out-{_chain(one)}\n'
+            into = f'oifname "{up.network.bridge}" {family} daddr {address} jump in-{_chain(one)}\n'
             to_host += f"    {out}"
             forwarded += f"    {out}    {into}"
     return texts, to_host, forwarded

@@ -55,7 +55,7 @@ class InUse(NetworksLock):
             PymachineError: dnsmasq does not start.
         """
         machine, mac = entrant.machine, entrant.mac
-        now = read_members().without(machine)
+        now = read_members().without(machine, network.name)
         up = self._up(now, network)
         network = up.network
         if twin := next((one for one in now.of(network.name) if one.mac == mac), None):
@@ -76,53 +76,70 @@ class InUse(NetworksLock):
         others = tuple(one for one in now.up if one != up)
         now = now.replace(up=(*others, up), members=(*now.members, member))
         save_members(now)
-        self._make_bridge(up)
-        now = self._forward(now, network)
-        self._load_rules(now)
-        self._serve(now, network)
+        loading = self._begin_rules(now)
+        try:
+            self._make_bridge(up)
+            now = self._forward(now, network)
+            self._serve(now, network)
+            self._tell_others(now, member.machine, network.name)
+        finally:
+            self._end_rules(now, loading)
         return member
 
-    def leave(self, machine: str) -> None:
-        """Have a machine in no network, and none up that has no member.
+    def leave(self, machine: str, network: str) -> None:
+        """Have a machine in a network no more, and none up that has no member.
 
         Raises:
             OSError: the kernel refused.
             PymachineError: dnsmasq does not end.
         """
-        now = read_members()
-        left = {member.network for member in now.members if member.machine == machine}
-        now = now.without(machine)
+        now = read_members().without(machine, network)
         save_members(now)
-        for up in now.up:
-            if not now.of(up.network.name):
-                self._take_down(up)
-                now = now.replace(up=tuple(one for one in now.up if one != up))
-                save_members(now)
-            elif up.network.name in left:
-                self._serve(now, up.network)
-        now = self._put_back(now)
-        self._load_rules(now)
+        loading = self._begin_rules(now)
+        try:
+            for up in now.up:
+                if not now.of(up.network.name):
+                    self._take_down(up)
+                    now = now.replace(up=tuple(one for one in now.up if one != up))
+                    save_members(now)
+                elif up.network.name == network:
+                    self._serve(now, up.network)
+            self._tell_others(now, machine, network)
+            now = self._put_back(now)
+        finally:
+            self._end_rules(now, loading)
         save_members(now)
 
-    def _load_rules(self, now: Members) -> None:
-        """Replace both tables by what is to be now.
+    def _begin_rules(self, now: Members) -> nft.Loading:
+        """Begin to replace both tables by what is to be now, beside what else is to be done."""
+        return nft.Loading(self._rules(now, tracked=True))
+
+    def _end_rules(self, now: Members, loading: nft.Loading) -> None:
+        """Wait until they hold, or do with what this kernel can.
 
         Raises:
             OSError: the kernel refuses the table of IP.
         """
-        here = [up for up in now.up if up.namespace == self._namespace]
-        for tracked in (True, False):
-            bridges = render_bridge(here, now.members, tracked=tracked)
+        try:
+            loading.wait()
+        except OSError:
             try:
-                nft.load(rules.render(here, now.members) + bridges)
+                nft.load(self._rules(now, tracked=False))
             except OSError:
-                continue
-            return
-        nft.load(rules.render(here, now.members))
-        self.warnings.append(
-            "This kernel filters no packets on bridges: a machine can take another's address, and"
-            " what is denied between machines of a network passes"
-        )
+                nft.load(rules.render(self._here(now), now.members))
+                self.warnings.append(
+                    "This kernel filters no packets on bridges: a machine can take another's"
+                    " address, and what is denied between machines of a network passes"
+                )
+
+    def _rules(self, now: Members, *, tracked: bool) -> str:
+        here = self._here(now)
+        return rules.render(here, now.members) + render_bridge(here, now.members, tracked=tracked)
+
+    def _here(self, now: Members) -> list[Up]:
+        """Return the networks that are up in this network namespace."""
+        here = [up for up in now.up if up.namespace == self._namespace]
+        return [up for up in here if now.of(up.network.name)]
 
     def _up(self, now: Members, network: ManagedNetwork) -> Up:
         """Return the network as it is up, or shall be."""
@@ -179,10 +196,18 @@ class InUse(NetworksLock):
                 forwarding.write(switch.path, switch.before)
         return now.replace(switches=tuple(one for one in now.switches if one not in over))
 
+    def _tell_others(self, now: Members, machine: str, network: str) -> None:
+        """Have the other networks of a machine know, or forget, names of one."""
+        for up in now.up:
+            name = up.network.name
+            if name != network and any(one.machine == machine for one in now.of(name)):
+                self._serve(now, up.network)
+
     def _serve(self, now: Members, network: ManagedNetwork) -> None:
         directory = dnsmasq.directory(network.name)
         os.makedirs(directory, mode=0o755, exist_ok=True)
-        for name, text in dnsmasq.files(network, now.of(network.name)).items():
+        others = now.others(network.name)
+        for name, text in dnsmasq.files(network, now.of(network.name), others).items():
             write_file(f"{directory}/{name}", text)
         self._services().start(
             ServiceRequest(

@@ -61,15 +61,18 @@ class Members(Record):
         """Return a network that is up, or None."""
         return next((up for up in self.up if up.network.name == network), None)
 
-    def without(self, machine: str) -> Members:
-        """Return the same without a machine."""
-        return self.replace(
-            members=tuple(member for member in self.members if member.machine != machine)
-        )
+    def others(self, network: str) -> tuple[ManagedNetwork, ...]:
+        """Return the other networks that members of one are in."""
+        machines = {member.machine for member in self.of(network)}
+        names = {one.network for one in self.members if one.machine in machines} - {network}
+        return tuple(up.network for up in self.up if up.network.name in names)
 
-    def machines(self) -> tuple[str, ...]:
-        """Return the names of the machines that are in a network."""
-        return tuple(member.machine for member in self.members)
+    def without(self, machine: str, network: str) -> Members:
+        """Return the same without a machine in a network."""
+        gone = (machine, network)
+        return self.replace(
+            members=tuple(one for one in self.members if (one.machine, one.network) != gone)
+        )
 
 
 def read_members() -> Members:

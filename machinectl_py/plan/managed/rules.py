@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.plan.managed.filter_rules import jumps_of_ip
+from machinectl_py.plan.managed.filter_rules import jumps_of_ip, set_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,20 +30,14 @@ def render(ups: Iterable[Up], members: Iterable[Member]) -> str:
     hidden = [network for network in networks if network.nat]
     within = (f'"{network.bridge}" . "{network.bridge}"' for network in networks)
     parts = (
-        _set("bridges", "ifname", (f'"{network.bridge}"' for network in networks)),
-        _set("hidden", "ifname", (f'"{network.bridge}"' for network in hidden)),
-        _set("within", "ifname . ifname", within),
+        set_of("bridges", "ifname", (f'"{network.bridge}"' for network in networks)),
+        set_of("hidden", "ifname", (f'"{network.bridge}"' for network in hidden)),
+        set_of("within", "ifname . ifname", within),
         chains,
         _FORWARD.format(to_host=to_host, forwarded=forwarded),
         _masquerading(hidden),
     )
     return f"{start}table {TABLE} {{\n{''.join(parts)}}}\n"
-
-
-def _set(name: str, kind: str, elements: Iterable[str]) -> str:
-    listed = ", ".join(elements)
-    filled = f"; elements = {{ {listed} }}" if listed else ""
-    return f"  set {name} {{ type {kind}{filled}; }}\n"
 
 
 # From one port of a bridge to another packets come here only with br_netfilter.

@@ -57,7 +57,7 @@ class LimitRate(Step):
 
     def prepare(self) -> None:
         """Import the library."""
-        rtnl.preload()
+        traffic_control.preload()
 
     def apply(self, context: Context) -> None:
         """Shape."""

@@ -29,6 +29,11 @@ def link_slot(inside: str) -> str:
     return f"link {inside}"
 
 
+def ready_slot(network: str) -> str:
+    """Return the slot that is filled once the machine has its addresses in a managed network."""
+    return f"network {network}"
+
+
 def namespace_path(machine: str) -> str:
     """Return where the network namespace of a machine is held."""
     return f"{machine_dir(machine)}/network"
@@ -66,34 +71,26 @@ class AwaitLinks(Step):
 
     links: tuple[str, ...]
     is_watched: bool = False  # the addresses are
-    is_addressed: bool = False  # addresses are set from outside
+    networks: tuple[str, ...] = ()  # managed ones, whose addresses are set from outside
 
     def describe(self) -> str:
         """Return the act."""
         links = f"the links {', '.join(self.links)}" if self.links else ""
         watch = "the watch of addresses" if self.is_watched else ""
-        addresses = "the addresses" if self.is_addressed else ""
+        addresses = f"addresses in {', '.join(self.networks)}" if self.networks else ""
         return f"wait for {' and '.join(filter(None, (links, addresses, watch)))}"
 
     def needed_slots(self) -> tuple[str, ...]:
         """Return a slot for each."""
         slots = tuple(link_slot(link) for link in self.links)
         slots = (*slots, "addresses") if self.is_watched else slots
-        return (*slots, "network-ready") if self.is_addressed else slots
+        return (*slots, *(ready_slot(network) for network in self.networks))
 
     def apply(self, context: Context) -> None:
         """Do nothing: the slots are filled."""
 
 
-class _OfLinks(Step):
-    """What asks the kernel by rtnetlink."""
-
-    def prepare(self) -> None:
-        """Import the library."""
-        rtnl.preload()
-
-
-class MakeZone(_OfLinks):
+class MakeZone(Step):
     """Make the bridge of a zone, unless another machine of the zone has it made already."""
 
     name = "make-zone"
@@ -139,7 +136,7 @@ def _ensure_bridge(name: str) -> int:
     return rtnl.index_of(name) or rtnl.add_bridge(name)
 
 
-class AddVeth(_OfLinks):
+class AddVeth(Step):
     """Make a pair of virtual links, one end here, the other in the machine."""
 
     name = "add-veth"
@@ -246,7 +243,7 @@ class AddVeth(_OfLinks):
                 raise
 
 
-class AddChild(_OfLinks):
+class AddChild(Step):
     """Make a link on one of the host's, in the machine."""
 
     name = "add-child-link"
@@ -350,7 +347,7 @@ class HoldNetwork(Step):
             pass
 
 
-class MoveLink(_OfLinks):
+class MoveLink(Step):
     """Move a link of the host's into the machine, and back at its end."""
 
     name = "move-link"

@@ -15,7 +15,7 @@ from machinectl_py.plan.managed.definitions import (
 )
 from machinectl_py.plan.managed.forwarding import has_ipv6
 from machinectl_py.plan.step import Step
-from machinectl_py.plan.steps.links import link_slot
+from machinectl_py.plan.steps.links import link_slot, ready_slot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ class EnterNetwork(Step):
     because = "the machine's link is to be a port of the bridge; undone after that link is gone"
     lifetime = "host"
     takes = ("lock", "leader")
-    gives = ("network-number",)
 
     machine: str
     network: ManagedNetwork
@@ -73,6 +72,14 @@ class EnterNetwork(Step):
     wanted: int = 0  # the number of its address; 0 for any
     allow: tuple[Traffic, ...] = ()
     deny: tuple[Traffic, ...] = ()
+
+    def label(self) -> str:
+        """Return the name with that of the network."""
+        return f"{self.name} {self.network.name}"
+
+    def given_slots(self) -> tuple[str, ...]:
+        """Return the one of the machine's number in the network."""
+        return (_number_slot(self.network),)
 
     def describe(self) -> str:
         """Return the act."""
@@ -84,10 +91,6 @@ class EnterNetwork(Step):
         """Return the shell's way."""
         bridge = self.network.bridge
         return f"ip link add {bridge} type bridge; dnsmasq --interface={bridge} …; nft -f …"
-
-    def prepare(self) -> None:
-        """Import the library."""
-        rtnl.preload()
 
     def apply(self, context: Context) -> None:
         """Enter it."""
@@ -109,14 +112,14 @@ class EnterNetwork(Step):
             )
             for warning in in_use.warnings:
                 context.warn(warning)
-        context.give("network-number", member.number)
+        context.give(_number_slot(self.network), member.number)
 
     def undo(self, context: Context) -> None:
         """Leave it."""
         from machinectl_py.plan.managed.in_use import InUse
 
         with InUse(context.hooks.services) as in_use:
-            in_use.leave(self.machine)
+            in_use.leave(self.machine, self.network.name)
 
 
 class CheckFirewall(Step):
@@ -127,9 +130,16 @@ class CheckFirewall(Step):
     man = "nft(8)"
     because = "last, as nothing waits for it: a packet passes only if all tables let it"
     lifetime = "process"
-    takes = ("network-ready",)
 
     network: ManagedNetwork
+
+    def label(self) -> str:
+        """Return the name with that of the network."""
+        return f"{self.name} {self.network.name}"
+
+    def needed_slots(self) -> tuple[str, ...]:
+        """Return the one of the network."""
+        return (ready_slot(self.network.name),)
 
     def describe(self) -> str:
         """Return the act."""
@@ -157,8 +167,7 @@ class SetAddresses(Step):
     place = "supervisor"
     man = "rtnetlink(7)"
     because = "a payload may have no DHCP client; one that has gets the same from dnsmasq"
-    takes = ("leader", "network-number")
-    gives = ("network-ready",)
+    takes = ("leader",)
 
     network: ManagedNetwork
     inside: str
@@ -169,7 +178,11 @@ class SetAddresses(Step):
 
     def needed_slots(self) -> tuple[str, ...]:
         """Return the slots, with that of the link."""
-        return (*self.takes, link_slot(self.inside))
+        return (*self.takes, link_slot(self.inside), _number_slot(self.network))
+
+    def given_slots(self) -> tuple[str, ...]:
+        """Return the one of the network."""
+        return (ready_slot(self.network.name),)
 
     def describe(self) -> str:
         """Return the act."""
@@ -181,13 +194,9 @@ class SetAddresses(Step):
         routes = "; ".join(f"ip route add default via {via}" for via in self.network.gateways())
         return f"nsenter --target=LEADER --net ip address add ADDRESS dev {self.inside}; {routes}"
 
-    def prepare(self) -> None:
-        """Import the library."""
-        rtnl.preload()
-
     def apply(self, context: Context) -> None:
         """Set them."""
-        number = context.number("network-number")
+        number = context.number(_number_slot(self.network))
         with InNetwork(f"/proc/{context.number('leader')}/ns/net"):
             netdevice.set_up(self.inside)
             index = rtnl.index_of(self.inside)
@@ -197,4 +206,8 @@ class SetAddresses(Step):
                 if subnet.version == 4 or has_ipv6():
                     rtnl.add_address(index, subnet.at(number), subnet.prefix)
                     rtnl.add_default_route(index, gateway)
-        context.give("network-ready", 1)
+        context.give(ready_slot(self.network.name), 1)
+
+
+def _number_slot(network: ManagedNetwork) -> str:
+    return f"number in {network.name}"

@@ -27,7 +27,7 @@ class WriteResolver(Step):
     because = "after the custom mounts, which may have put another /etc there"
 
     servers: tuple[str, ...]
-    domain: str
+    domains: tuple[str, ...]  # that are looked in for names without a dot
     boots: bool  # an init, which may start systemd-resolved
 
     def describe(self) -> str:
@@ -40,13 +40,14 @@ class WriteResolver(Step):
 
     def apply(self, context: Context) -> None:
         """Write it, or go on: it is a service to the machine."""
-        lines = [f"search {self.domain}", *(f"nameserver {server}" for server in self.servers)]
+        search = " ".join(self.domains)
+        lines = [f"search {search}", *(f"nameserver {server}" for server in self.servers)]
         text = "".join(f"{line}\n" for line in lines).encode()
         try:
             _put(text)
             if self.boots:
                 servers = " ".join(self.servers)
-                _make(_DROP_IN, f"[Resolve]\nDNS={servers}\nDomains={self.domain}\n".encode())
+                _make(_DROP_IN, f"[Resolve]\nDNS={servers}\nDomains={search}\n".encode())
         except OSError as error:
             pass_over(context, error, RESOLV_CONF)
 
