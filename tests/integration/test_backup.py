@@ -86,6 +86,10 @@ def test_a_tree_comes_back_whole(do, sample, tmp_path):
     assert sorted(os.listdir(MACHINES)) == ["again", "pymtest"]
     listed = json.loads(do("backups", repository, "-j"))
     assert listed == [{"name": "pymtest", "version": version, "kind": "directory"}]
+    (MACHINES / "again/etc/more").write_text("more")
+    do("restore", "pymtest", repository, "again", "--force")
+    assert same(MACHINES / "again", sample)
+    assert sorted(os.listdir(MACHINES)) == ["again", "pymtest"]
 
 
 def test_what_is_there_is_not_stored_again(pymachine, do, sample, tmp_path):
