@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.transfers import MACHINES, own_cache, own_store
+from tests.integration.transfers import CACHE, MACHINES, own_cache, own_store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root makes images")
 DROP_IN = Path("/run/pymachine/remotes.conf.d/pymtest.conf")
@@ -187,6 +187,10 @@ def test_of_a_killed_pull_no_download_goes_on(pymachine):
             pass
         connection.close()
     pymachine("list-transfers", check=True)  # forgets the one that was killed
+    layout = CACHE / "downloads/0.oci"  # as one that was killed later leaves it
+    layout.mkdir(parents=True, exist_ok=True)
+    assert str(layout) in pymachine("clean", check=True).stdout.splitlines()
+    assert not [name for name in os.listdir(CACHE / "downloads") if name.endswith(".oci")]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import subprocess
 from machinectl_py.errors import ConflictError, PymachineError
 from machinectl_py.images import store
 from machinectl_py.images.transfer.confine import Place, Tool, World, find_program
-from machinectl_py.images.transfer.download import CACHE_DIR
+from machinectl_py.images.transfer.download import CACHE_DIR, LAYOUT_SUFFIX
 from machinectl_py.images.transfer.flow import Room
 from machinectl_py.images.transfer.tar import WRITER
 from machinectl_py.kernel import const
@@ -65,7 +65,7 @@ def unpack(
     umoci = find_program("umoci", package="umoci")
     setpriv = find_program("setpriv", package="util-linux")
     os.makedirs(CACHE_DIR, 0o700, exist_ok=True)
-    layout = f"{CACHE_DIR}/{hashlib.sha256(source.encode()).hexdigest()[:32]}.oci"
+    layout = f"{CACHE_DIR}/{hashlib.sha256(source.encode()).hexdigest()[:32]}{LAYOUT_SUFFIX}"
     lock = take_lock(f"{layout}.lck")
     if lock is None:
         raise ConflictError(f"{source} is being downloaded by another process")
