@@ -91,6 +91,15 @@ def test_properties_have_machinectls_names(do, sh, kind):
     assert "PoolPath=/var/lib/machines" in do("show-image")
 
 
+def test_of_no_name_the_place_is_told(do, kind):
+    do("create", DEBIAN, WEB)
+    fields = dict(line.strip().split(": ", 1) for line in do("image-status").splitlines())
+    assert fields["Path"] == "/var/lib/machines"
+    assert fields["Images"] == DEBIAN
+    assert fields["Machines"] == WEB
+    assert {"Usage", "Limit"} <= fields.keys()
+
+
 def test_hidden_images_are_cleaned_and_others_only_if_asked(do, kind, pymachine, tmp_path):
     (IMAGES / ".hidden/deep").mkdir(parents=True)
     (IMAGES / ".hidden/deep/file").write_bytes(bytes(1 << 20))
