@@ -8,12 +8,12 @@ from machinectl_py.layout import tunnel_dir, unix_export_dir
 from machinectl_py.plan import (
     build_identity,
     build_mounts,
-    build_network,
     build_root,
     build_security,
     build_users,
 )
 from machinectl_py.plan.context import APART
+from machinectl_py.plan.network_steps import network_steps
 from machinectl_py.plan.ports import CgroupRequest, RegisterRequest
 from machinectl_py.plan.step import Plan, check_slots
 from machinectl_py.plan.steps import (
@@ -33,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.config.spec import MachineSpec
     from machinectl_py.plan.facts import HostFacts
+    from machinectl_py.plan.network_steps import NetworkSteps
     from machinectl_py.plan.step import Step
 
 _TMPFS = const.MS_NOSUID | const.MS_NODEV | const.MS_STRICTATIME
@@ -62,16 +63,16 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     """Return the steps that turn `spec` into a running machine on a host of these `facts`."""
     build_identity.check_looks(spec)
     build_mounts.check_mounts(spec, facts)
-    build_network.check_network(spec, facts)
+    network = network_steps(spec, facts)
     build_root.check_root(spec, facts)
     build_security.check_security(spec, facts.security)
     steps: tuple[Step, ...] = (
-        *_launcher_steps(spec, facts),
-        *_supervisor_steps(spec, facts),
+        *_launcher_steps(spec, facts, network),
+        *_supervisor_steps(spec, facts, network),
         *_root_steps(spec, facts),
         *_api_steps(spec, facts),
-        *_own_steps(spec, facts),
-        *_confining_steps(spec, facts),
+        *_own_steps(spec, facts, network),
+        *_confining_steps(spec, facts, network),
         execute.ExecutePayload(
             payload=spec.payload,
             argv=spec.payload.argv,
@@ -84,7 +85,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     return Plan(steps=steps)
 
 
-def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+def _launcher_steps(spec: MachineSpec, facts: HostFacts, network: NetworkSteps) -> tuple[Step, ...]:
     request = CgroupRequest(
         name=spec.name,
         slice=spec.cgroup.slice,
@@ -102,8 +103,7 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     return (
         host.LockMachine(machine=spec.name),
         host.MakeStateDirectory(machine=spec.name),
-        *build_network.check_names(spec),
-        *build_network.define(facts),
+        *network.launcher,
         *build_root.prepare(spec, facts),
         *build_mounts.prepare(spec, facts),
         *build_users.hold_range(spec, facts),
@@ -114,7 +114,9 @@ def _launcher_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
 
 
-def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+def _supervisor_steps(
+    spec: MachineSpec, facts: HostFacts, network: NetworkSteps
+) -> tuple[Step, ...]:
     steps: list[Step] = [birth.OpenNotifySocket()]
     if not facts.foreground or spec.payload.kind == "boot" or spec.console == "passive":
         steps.append(birth.OpenControlSocket(machine=spec.name))
@@ -139,12 +141,12 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         flags |= const.CLONE_NEWNET
     if spec.users.mode != "no":
         flags |= const.CLONE_NEWUSER
-    steps += build_network.join(spec)
+    steps += network.before_birth
     own_time = any(isinstance(step, birth.NewTimeNamespace) for step in steps)
     handed = (APART, *(slot for step in prepared for slot in step.given_slots()))
     steps.append(birth.ClonePayload(flags=flags, own_time=own_time, handed=handed))
     steps += build_users.after_birth(spec, facts)
-    steps += build_network.connect(spec, facts)
+    steps += network.after_birth
     if not facts.foreground or facts.manager == "systemd":
         steps.append(cgroup.EnterSupervisorCgroup())
     steps += build_identity.forward_journal(spec, facts)
@@ -161,8 +163,7 @@ def _supervisor_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             service=spec.service,
         )
         steps.append(birth.RegisterMachine(request=request, has_link=spec.network.veth))
-    steps += build_network.check_firewall(facts)
-    return tuple(steps)
+    return (*steps, *network.last)
 
 
 def _sources(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -241,7 +242,7 @@ def _api_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
 
 
-def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+def _own_steps(spec: MachineSpec, facts: HostFacts, network: NetworkSteps) -> tuple[Step, ...]:
     steps: list[Step] = [
         root.AttachSource(
             source=facts.os_release,
@@ -271,7 +272,7 @@ def _own_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         steps.append(root.RemountReadOnly(target="/sys"))
     steps += build_mounts.attach(spec, facts, "late")
     steps += build_identity.host_files(spec, facts)
-    steps += build_network.resolver(spec, facts)
+    steps += network.mounts
     steps += build_identity.attach_journal(spec, facts)
     steps += build_users.lock_mounts(spec)
     steps += _own_proc(spec)
@@ -295,11 +296,13 @@ def _writable_proc(spec: MachineSpec) -> tuple[str, ...]:
     return ("/proc/sys/net",) if writable else ()
 
 
-def _confining_steps(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+def _confining_steps(
+    spec: MachineSpec, facts: HostFacts, network: NetworkSteps
+) -> tuple[Step, ...]:
     steps: list[Step] = [confine.SetHostname(hostname=spec.hostname)]
     if spec.private_network:
         steps.append(confine.LoopbackUp())
-        steps += build_network.await_links(spec)
+        steps += network.awaited
     steps += build_security.attributes(spec, facts.security)
     steps += build_users.await_outside(spec)
     if spec.console != "pipe":

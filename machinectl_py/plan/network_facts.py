@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from machinectl_py.config.managed_network import DEFAULT, ManagedNetwork
-from machinectl_py.kernel import nft
 from machinectl_py.kernel.capabilities import CAPABILITY_NAMES, own_effective_set
 from machinectl_py.kernel.namespaces import is_network_namespace, owns_network
-from machinectl_py.kernel.rtnl import index_of
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -50,11 +48,14 @@ def probe_network(network: NetworkSpec, host_id: str = "") -> NetworkFacts:
         ConfigError: the definition of its managed network is not valid.
         ConflictError: the default network is not defined, and no subnet is free for it.
     """
+    if network.kind == "host":
+        return NetworkFacts()
+    from machinectl_py.kernel import nft
+    from machinectl_py.kernel.rtnl import index_of
+
     moved = {pair.host for pair in network.interfaces}
     wanted = {network.bridge, *(pair.host for pair in (*network.macvlan, *network.ipvlan))}
     missing = (name for name in wanted - moved if name and not index_of(name))
-    if network.kind == "host":
-        return NetworkFacts()
     admin = bool(own_effective_set() >> CAPABILITY_NAMES.index("CAP_NET_ADMIN") & 1)
     found = NetworkFacts(
         may_set_up=admin,
