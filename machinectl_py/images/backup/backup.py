@@ -85,6 +85,8 @@ def back_up(
         with tempfile.TemporaryDirectory(prefix="pymachine-", dir="/run") as own:
             machine = find_machine(name)
             settings.collect(name, machine.base if machine else path, own)
+            if machine is None:  # else the disk may have changed, and they with it
+                settings.collect_hashes(path, own)
             statistics, complaints = _add(repository, backup, path, own)
         for line in complaints:
             warn(line)
@@ -203,6 +205,7 @@ def restore(
         finally:
             os.close(place)
         settings.put_back(new, f"{aside.path}/settings")
+        settings.put_hashes(f"{aside.path}/settings", aside.companions)
         _take_out(aside.path, backup)
         return finish(aside, job)
 
