@@ -32,10 +32,15 @@ VERBS: dict[str, dict[str, str]] = {
         "boot": "boot",
         "run": "run",
         "nspawn": "nspawn",
+        "start": "start",
+        "enable": "enable",
+        "disable": "disable",
         "poweroff": "poweroff",
         "reboot": "reboot",
         "terminate": "terminate",
         "kill": "kill",
+        "freeze": "freeze",
+        "thaw": "thaw",
     },
     "Look at machines": {
         "list": "list",
@@ -54,6 +59,9 @@ VERBS: dict[str, dict[str, str]] = {
         "exec": "exec",
         "shell": "shell",
         "login": "login",
+        "copy-to": "copy_to",
+        "copy-from": "copy_from",
+        "bind": "bind",
     },
     "Networks": {
         "network": "network",
@@ -82,6 +90,8 @@ VERBS: dict[str, dict[str, str]] = {
         "create": "create",
         "clone": "clone",
         "commit": "commit",
+        "edit": "edit",
+        "cat": "cat",
         "rename": "rename",
         "remove": "remove",
         "read-only": "read_only",
@@ -98,7 +108,13 @@ VERBS: dict[str, dict[str, str]] = {
         "diff": "diff",
     },
 }
-ALIASES = {"stop": "poweroff", "ps": "processes", "list-images": "images"}
+ALIASES = {
+    "stop": "poweroff",
+    "pause": "freeze",
+    "resume": "thaw",
+    "ps": "processes",
+    "list-images": "images",
+}
 
 
 def find_verb(word: str) -> str:

@@ -7,7 +7,7 @@ import os
 from machinectl_py.images.care import refuse_used, unmark
 from machinectl_py.images.held import ImageLock, Stopped
 from machinectl_py.images.records import StoreLock
-from machinectl_py.kernel.exchange import exchange
+from machinectl_py.kernel.rename import exchange
 
 
 def refuse_in_use(name: str, path: str, *, held: str) -> None:

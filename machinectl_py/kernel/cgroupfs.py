@@ -172,6 +172,14 @@ def freeze(path: str, timeout: float) -> bool:
     return _wait_event(path, "frozen 0", timeout)
 
 
+def is_frozen(path: str) -> bool:
+    """Say whether the cgroup was told to stand still by itself; False if it is gone."""
+    try:
+        return read(path, "cgroup.freeze").strip() == "1"
+    except FileNotFoundError:
+        return False
+
+
 def thaw(path: str) -> None:
     """Let the processes of a frozen cgroup go on; nothing if it is gone."""
     try:

@@ -73,6 +73,7 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
         *_api_steps(spec, facts),
         *_own_steps(spec, facts, network),
         *_confining_steps(spec, facts, network),
+        *_directory_steps(spec),
         execute.ExecutePayload(
             payload=spec.payload,
             argv=spec.payload.argv,
@@ -83,6 +84,11 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
     steps = build_security.label_mounts(steps, spec.labels)
     check_slots(steps)
     return Plan(steps=steps)
+
+
+def _directory_steps(spec: MachineSpec) -> tuple[Step, ...]:
+    path = spec.payload.working_directory
+    return (execute.ChangeDirectory(path=path),) if path else ()
 
 
 def _launcher_steps(spec: MachineSpec, facts: HostFacts, network: NetworkSteps) -> tuple[Step, ...]:

@@ -215,6 +215,10 @@ def start(
     Raises:
         ConflictError, PymachineError: as `enter`.
     """
+    if cgroupfs.is_frozen(f"{state.cgroup}/payload"):
+        raise ConflictError(
+            f"Machine '{state.name}' is frozen", f"'pymachine thaw {state.name}' has it go on."
+        )
     entry = _prepare(state, command, stdio, controlling=controlling)
     cgroup = cgroupfs.open_dir(cgroupfs.directory_of(state.leader))
     told, tell = os.pipe2(os.O_CLOEXEC)

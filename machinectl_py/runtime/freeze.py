@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from machinectl_py.errors import PymachineError, UnsupportedError
+from machinectl_py.errors import DeniedError, PymachineError, UnsupportedError
 from machinectl_py.kernel import cgroupfs
 from machinectl_py.kernel.libc import check, libc
 from machinectl_py.kernel.paths import open_in_root
@@ -38,6 +38,7 @@ class Frozen:
             UnsupportedError: the kernel has no freezer.
             PymachineError: a process cannot be frozen; all go on.
         """
+        self._stood = cgroupfs.is_frozen(self._cgroup)  # by its user's wish, and stays so
         ours, self._alive = os.pipe2(os.O_CLOEXEC)
         self._guard = os.fork()
         if self._guard == 0:
@@ -52,7 +53,7 @@ class Frozen:
             ) from error
         if not stands:
             self.__exit__()
-            raise PymachineError(f"Machine '{self._name}' did not freeze within {_TIMEOUT:.0f} s")
+            raise _did_not_freeze(self._name)
         try:
             self._write_out()
         except BaseException:
@@ -85,6 +86,46 @@ class Frozen:
             os.close(self._alive)
             os.setsid()  # apart from what Ctrl-C goes to
             os.read(pipe, 1)
-            cgroupfs.thaw(self._cgroup)
+            if not self._stood:
+                cgroupfs.thaw(self._cgroup)
         finally:
             os._exit(0)
+
+
+def freeze_machine(state: MachineState) -> None:
+    """Have a machine stand still until it is thawed, or ended.
+
+    Raises:
+        DeniedError: the caller is not root.
+        UnsupportedError: the kernel has no freezer.
+        PymachineError: a process cannot be frozen; all go on.
+    """
+    cgroup = _payload_of(state)
+    try:
+        stands = cgroupfs.freeze(cgroup, _TIMEOUT)
+    except OSError as error:
+        raise UnsupportedError(
+            f"Machine '{state.name}' cannot be frozen: {error.strerror}"
+        ) from error
+    if not stands:
+        cgroupfs.thaw(cgroup)
+        raise _did_not_freeze(state.name)
+
+
+def thaw_machine(state: MachineState) -> None:
+    """Have a machine go on; nothing if it does.
+
+    Raises:
+        DeniedError: the caller is not root.
+    """
+    cgroupfs.thaw(_payload_of(state))
+
+
+def _payload_of(state: MachineState) -> str:
+    if os.geteuid():
+        raise DeniedError("Only root may freeze and thaw machines", "Try again with sudo.")
+    return f"{state.cgroup}/payload"
+
+
+def _did_not_freeze(name: str) -> PymachineError:
+    return PymachineError(f"Machine '{name}' did not freeze within {_TIMEOUT:.0f} s")

@@ -101,6 +101,7 @@ PROPERTIES: dict[str, Callable[[MachineState], Value]] = {
     "Supervisor": lambda state: state.supervisor,
     "Manager": lambda state: state.manager,
     "CGroup": lambda state: state.cgroup,
+    "Frozen": lambda state: cgroupfs.is_frozen(f"{state.cgroup}/payload"),
     "Registered": lambda state: state.registered,
     "Image": lambda state: state.image,
     "Driver": lambda state: state.driver,

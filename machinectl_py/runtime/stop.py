@@ -40,6 +40,12 @@ def _signal_leader(state: MachineState, number: int) -> None:
         os.close(pidfd)
 
 
+def _thaw(state: MachineState) -> None:
+    """Let a frozen machine go on, to heed a signal."""
+    if cgroupfs.is_frozen(f"{state.cgroup}/payload"):
+        cgroupfs.thaw(f"{state.cgroup}/payload")
+
+
 def _wait(
     name: str,
     timeout: float,
@@ -96,6 +102,7 @@ def poweroff(name: str, timeout: float) -> None:
     """
     state = require_running(name)
     _signal_leader(state, _POWEROFF if state.kind == "boot" else _SIGTERM)
+    _thaw(state)
     _wait_gone(state, timeout)
 
 
@@ -105,6 +112,7 @@ def reboot(name: str, timeout: float) -> None:
     if state.kind != "boot":
         raise UnsupportedError(f"Machine '{name}' runs a command, which cannot reboot")
     _signal_leader(state, _REBOOT)
+    _thaw(state)
 
     def again() -> bool:
         now = find_running(name)

@@ -231,15 +231,15 @@ class Walk:
 
     @staticmethod
     def _step_error(step: Step, index: int, total: int, error: OSError) -> StepError:
-        cause = error.strerror or str(error)
-        if error.filename:
-            cause = f"{cause}: {error.filename}"
+        act, cause = step.describe(), error.strerror or str(error)
+        if error.filename and os.fsdecode(error.filename) not in act.split():
+            cause = f"{cause}: {os.fsdecode(error.filename)}"
         return StepError(
             step=step.label(),
             index=index,
             total=total,
             place=step.place,
-            act=step.describe(),
+            act=act,
             cause=cause,
             errno=error.errno or 0,
         )

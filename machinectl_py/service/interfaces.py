@@ -79,7 +79,7 @@ _OTHERS = {
     "Addresses": "as",
     "CapabilityBoundingSet": "as",
     **dict.fromkeys(
-        ("Registered", "Ready", "PrivateUsers", "PrivateNetwork", "NoNewPrivileges"), "b"
+        ("Registered", "Ready", "Frozen", "PrivateUsers", "PrivateNetwork", "NoNewPrivileges"), "b"
     ),
     **dict.fromkeys(
         (

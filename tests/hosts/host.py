@@ -42,8 +42,14 @@ class HostError(Exception):
 
 
 def prepare(root: Path, kind: str, suite: str) -> None:
-    """Mount the host's tree, the source tree in it, and the trees of machines."""
+    """Mount the host's tree, the source tree in it, and the trees of machines.
+
+    Temporary layers of machines are made in /var/tmp, and an overlay takes none of another.
+    """
     overlay.mount_copy(trees.build(kind, suite), root)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", root / "var/tmp"], check=True
+    )
     source = Path(f"{root}{INSIDE}")
     source.mkdir(parents=True)
     overlay.mount_copy(REPOSITORY, source)

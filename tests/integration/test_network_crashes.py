@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -14,13 +13,9 @@ import pytest
 
 from tests.conftest import COMMAND
 from tests.integration.networks import verb
-from tests.integration.test_ports import wait_for
+from tests.waiting import wait_for
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-    pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="needs dnsmasq"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 MANAGED = (
     *("--network", "--network=red", "--network-rate-in=1G", "--network-rate-out=1G"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +14,13 @@ import pytest
 
 from tests.conftest import COMMAND
 from tests.integration.networks import Network, rules, run, verb
-from tests.integration.test_ports import wait_for
+from tests.waiting import wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-    pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="needs dnsmasq"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 COUNT = 100
 AT_ONCE = 8

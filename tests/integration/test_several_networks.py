@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +15,14 @@ import pytest
 from tests.conftest import COMMAND
 from tests.hosts.overlay import private_copy
 from tests.integration.networks import WORLD, WORLD6, run, verb
-from tests.integration.test_ports import Machine, booted, listening, reached, wait_for
+from tests.integration.test_ports import Machine, booted, listening, reached
+from tests.waiting import wait_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-    pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="needs dnsmasq"),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @contextmanager

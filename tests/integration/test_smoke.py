@@ -34,6 +34,13 @@ def test_a_command_that_does_not_exist_is_told_with_127(pymachine, tree, machine
     assert len(shown.stderr.splitlines()) <= 2
 
 
+def test_a_directory_that_does_not_exist_is_told_as_one(pymachine, tree, machine):
+    done = pymachine("run", "-D", tree, "-M", machine, "--chdir=/none", "--", "pwd")
+    told = "pymachine: Failed to change to directory /none: No such file or directory (step "
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(told)
+
+
 def test_standard_input_and_output_are_the_commands(pymachine, tree, machine):
     shown = pymachine("run", "-D", tree, "-M", machine, "/usr/bin/tr", "a-z", "A-Z", input="abc\n")
     assert (shown.returncode, shown.stdout) == (0, "ABC\n")

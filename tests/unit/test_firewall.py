@@ -81,6 +81,7 @@ def test_policy():
         match(meta("nfproto"), "ipv4"),
         match(meta("l4proto"), {"set": ["tcp", "udp"]}),
         match(meta("l4proto"), {"set": [6, 17]}),
+        match({"payload": {"protocol": "ip", "field": "protocol"}}, "udp"),
         match(meta("skuid"), 0),  # not known, so possible
         {"xt": {"type": "match", "name": "addrtype"}},
     ],
@@ -96,6 +97,8 @@ def test_what_may_let_it_pass_is_no_block(expression):
         match(meta("iifname"), {"set": ["lo", "eth0"]}),
         match(port("tcp"), 53),
         match(meta("l4proto"), 6),
+        match({"payload": {"protocol": "ip", "field": "protocol"}}, "icmp"),
+        match({"payload": {"protocol": "ip6", "field": "nexthdr"}}, "udp"),
         match(port(), "@s", "!="),
         match(port(), {"set": [22, {"elem": {"val": 80}}]}),
         match({"payload": {"protocol": "ip6", "field": "saddr"}}, "fd01::1"),

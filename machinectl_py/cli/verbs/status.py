@@ -18,7 +18,7 @@ from machinectl_py.cli.render import (
 )
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
-from machinectl_py.kernel import procfs
+from machinectl_py.kernel import cgroupfs, procfs
 from machinectl_py.layout import CLASS
 from machinectl_py.runtime.inspect_network import (
     host_interfaces,
@@ -123,6 +123,8 @@ def _process(pid: int) -> str:
 
 
 def _readiness(state: MachineState) -> str:
+    if cgroupfs.is_frozen(f"{state.cgroup}/payload"):
+        return f"{state.phase}, frozen"
     after = ready_after(state)
     if after:
         return f"{state.phase}, ready after {seconds(after)}"

@@ -46,6 +46,7 @@ class Tool(Record):
     capabilities: int = 0  # mask
     environment: tuple[tuple[str, str], ...] = ()  # besides PATH and a plain locale
     directory: str = ""  # of the root, to be in
+    user_namespace: int = -1  # descriptor of the one it runs in, as its uid 0; -1: the caller's
 
 
 class Place(Record):
@@ -74,7 +75,6 @@ class World(Record):
     """What tools find around them besides the host's programs."""
 
     places: tuple[Place, ...] = ()
-    user_namespace: int = -1  # descriptor of the one they run in, as its uid 0; -1: the caller's
     files: tuple[tuple[str, str], ...] = ()  # small ones: (path in the root, content)
     processes: bool = True  # a PID namespace of their own, and /proc; not for locks that name PIDs
 
@@ -163,7 +163,7 @@ def _be_init(
         os.umask(0)
         _enter_root(world)
         for number, tool in enumerate(tools):
-            numbers[_start(tool, errors[number], world.user_namespace)] = number
+            numbers[_start(tool, errors[number])] = number
         _close_all_but(set(kept))
         while numbers:
             pid, status = os.wait()
@@ -222,7 +222,7 @@ def _attach(tree: int, path: str) -> None:
         os.close(target)
 
 
-def _start(tool: Tool, errors: int, user_namespace: int) -> int:
+def _start(tool: Tool, errors: int) -> int:
     """Start a tool; return its PID."""
     pid = os.fork()
     if pid:
@@ -237,8 +237,8 @@ def _start(tool: Tool, errors: int, user_namespace: int) -> int:
         process.close_range(3, on_exec=True)
         process.set_parent_death_signal(signal.SIGKILL)  # where PID 1 takes nobody with it
         os.chdir(f"/{tool.directory}")
-        if user_namespace >= 0:
-            setns(user_namespace, const.CLONE_NEWUSER)
+        if tool.user_namespace >= 0:
+            setns(tool.user_namespace, const.CLONE_NEWUSER)
             become_root()
         process.set_no_new_privileges()
         limit_capabilities(tool.capabilities)

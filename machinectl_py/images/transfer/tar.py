@@ -58,6 +58,33 @@ def _program() -> str:
     return find_program("gtar", "tar", package="tar")
 
 
+def unpack_command(directory: str) -> tuple[str, ...]:
+    """Return the words that unpack standard input, an archive not compressed, in a place.
+
+    Raises:
+        UnsupportedError: tar is not installed.
+    """
+    return (
+        *(_program(), "--extract", "--file=-", f"--directory=/{directory}"),
+        *("--preserve-permissions", "--same-owner", "--numeric-owner", *_ATTRIBUTES),
+        "--blocking-factor=128",
+    )
+
+
+def pack_command(directory: str) -> tuple[str, ...]:
+    """Return the words that archive, to standard output, what is named after them in a place.
+
+    Raises:
+        UnsupportedError: tar is not installed.
+    """
+    return (
+        *(_program(), "--create", "--file=-", f"--directory=/{directory}"),
+        *("--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"),
+        *("--numeric-owner", *_ATTRIBUTES, "--acls", "--sparse", "--atime-preserve=system"),
+        *("--warning=no-file-ignored", "--blocking-factor=128"),  # sockets are of no use
+    )
+
+
 def unpack(
     source: Source,
     aside: Aside,
@@ -79,17 +106,13 @@ def unpack(
         PymachineError: it is no good archive, or does not fit; interrupted.
         OSError: with the path.
     """
-    command = (
-        *(_program(), "--extract", "--file=-", f"--directory=/{_TREE}"),
-        *("--preserve-permissions", "--same-owner", "--numeric-owner", *_ATTRIBUTES),
-        *("--ignore-zeros", "--blocking-factor=128", "--read-full-records"),
-    )
     aside.make_directory()
     tree = open_tree(aside.path, recursive=False)
     try:
         attributes = const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC
         set_attributes(tree, attributes, recursive=False)
         unpacking = Unpacking(source, limit, job)
+        command = (*unpack_command(_TREE), "--ignore-zeros", "--read-full-records")
         tool = Tool(command=command, stdin=unpacking.output, stdout=-1, capabilities=WRITER)
         world = World(places=(Place(name=_TREE, mount=tree),))
         for line in unpacking.into(tool, world):
@@ -166,25 +189,18 @@ def pack(root: str, output: int, format_: Format | None, job: Job) -> None:
         PymachineError: it cannot be read whole, or written; interrupted.
         OSError: with the path.
     """
-    command = (
-        *(_program(), "--create", "--file=-", f"--directory=/{_TREE}"),
-        *("--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"),
-        *(
-            "--numeric-owner",
-            *_ATTRIBUTES,
-            "--acls",
-            "--sparse",
-            "--sort=name",
-            "--atime-preserve=system",
-        ),
-        *("--warning=no-file-ignored", "--blocking-factor=128", "."),  # sockets are of no use
-    )
     tree = take_tree(root)
     try:
         namespace = _unshift(tree, root)
         set_attributes(tree, _READ, recursive=False)
-        reader = Tool(command=command, stdin=-1, stdout=output, capabilities=READER)
-        world = World(places=(Place(name=_TREE, mount=tree),), user_namespace=namespace)
+        reader = Tool(
+            command=(*pack_command(_TREE), "--sort=name", "."),
+            stdin=-1,
+            stdout=output,
+            capabilities=READER,
+            user_namespace=namespace,
+        )
+        world = World(places=(Place(name=_TREE, mount=tree),))
         try:
             _write(reader, world, output, format_, job)
         finally:

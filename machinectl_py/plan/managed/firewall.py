@@ -109,6 +109,9 @@ class _Walk:
         self._facts: Facts = dict(packet.facts)
         self._facts["meta nfproto"] = "ipv4" if packet.family == "ip" else "ipv6"
         self._facts["meta protocol"] = packet.family
+        # iptables before 1.8.10 asks for "meta l4proto", later ones for the header's own field.
+        field = "ip protocol" if packet.family == "ip" else "ip6 nexthdr"
+        self._facts[field] = self._facts["meta l4proto"]
         self._facts["ct status"] = "none"  # of no connection that is led elsewhere
 
     def ways(self, name: str, depth: int) -> set[str]:

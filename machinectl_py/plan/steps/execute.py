@@ -1,4 +1,4 @@
-"""The last step: the init wrapper becomes the payload."""
+"""The last steps: the init wrapper becomes the payload."""
 
 from __future__ import annotations
 
@@ -19,6 +19,28 @@ if TYPE_CHECKING:
 _USER_SLOTS = ("user-name", "user-home")
 # What clients inside look up in /proc/1/environ; systemd's "Container Interface".
 _STUB_VARIABLES = ("container", "container_uuid")
+
+
+class ChangeDirectory(Step):
+    """Change to the directory that the payload starts in."""
+
+    name = "change-directory"
+    man = "chdir(2)"
+    because = "by the payload's user and privileges, which may not reach what root does"
+
+    path: str
+
+    def describe(self) -> str:
+        """Return the act."""
+        return f"change to directory {self.path}"
+
+    def command(self) -> str:
+        """Return the shell's way."""
+        return f"cd {self.path}"
+
+    def apply(self, context: Context) -> None:
+        """Change to it."""
+        os.chdir(self.path)
 
 
 class ExecutePayload(Step):
@@ -50,9 +72,7 @@ class ExecutePayload(Step):
     def apply(self, context: Context) -> None:
         """Execute it; returns by an error only."""
         environment = self._environment(context)
-        if self.payload.working_directory:
-            os.chdir(self.payload.working_directory)
-        elif not self.argv:
+        if not self.argv and not self.payload.working_directory:
             _enter_home(environment)
         process.close_range(3 + self.listen_fds, on_exec=True)
         process.reset_signals()  # what is ignored or blocked stays so over execve(2)

@@ -1,0 +1,230 @@
+"""Files into a running machine, and out of it.
+
+tar(1) on one side writes what tar(1) on the other reads, each in the user namespace of its side, so
+that owners are the same numbers on both. Both run confined: no path of the machine's leads out
+of the directory that is copied to. What is copied is made aside, under a hidden name, and renamed
+when it is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from machinectl_py.errors import ConfigError, ConflictError, NotFoundError, PymachineError
+from machinectl_py.images.interruption import Interruption
+from machinectl_py.images.transfer.confine import Place, Tool, World
+from machinectl_py.images.transfer.flow import wide_pipe
+from machinectl_py.images.transfer.job import Job
+from machinectl_py.images.transfer.tar import READER, WRITER, pack_command, unpack_command
+from machinectl_py.kernel import const
+from machinectl_py.kernel.foreign_mounts import clone_directory
+from machinectl_py.kernel.idmap import become_root
+from machinectl_py.kernel.mount import open_tree, set_attributes
+from machinectl_py.kernel.namespaces import namespace_id, setns
+from machinectl_py.kernel.remove_tree import remove_tree
+from machinectl_py.kernel.rename import rename_new
+from machinectl_py.record import Record
+from machinectl_py.runtime.enter import open_leader, require_may_enter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.runtime.state import MachineState
+
+_SAFE = const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _Side(Record):
+    """Where something is, or shall be."""
+
+    title: str  # the path, for messages
+    parent: int  # descriptor of a detached mount of the directory that holds it
+    name: str  # in there
+    user_namespace: int  # descriptor; -1 is ours
+
+    def status(self) -> os.stat_result | None:
+        """Return what is there; None if nothing is."""
+        try:
+            return os.stat(self.name, dir_fd=self.parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def make_directory(self, name: str) -> None:
+        """Make a directory beside it, root's alone: of this side's root.
+
+        Raises:
+            OSError: with the name.
+        """
+        if self.user_namespace < 0:
+            os.mkdir(name, 0o700, dir_fd=self.parent)
+            return
+        pid = os.fork()
+        if pid == 0:
+            try:
+                setns(self.user_namespace, const.CLONE_NEWUSER)
+                become_root()
+                os.mkdir(name, 0o700, dir_fd=self.parent)
+            except OSError as error:
+                os._exit(error.errno or errno.EIO)
+            finally:
+                os._exit(0)
+        if number := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+            raise OSError(abs(number), os.strerror(abs(number)), name)
+
+    def close(self) -> None:
+        """Let go of it."""
+        for fd in (self.parent, self.user_namespace):
+            if fd >= 0:
+                os.close(fd)
+
+
+def copy_to(state: MachineState, source: str, target: str, *, force: bool) -> tuple[str, ...]:
+    """Copy a file or tree of the host's into a running machine.
+
+    Args:
+        state: the machine.
+        source: absolute path on the host.
+        target: absolute path inside, of the copy itself; its directory must be there.
+        force: replace a file that is there, and put into a directory that is there.
+
+    Returns:
+        What could not be copied as it is.
+
+    Raises:
+        PymachineError: it cannot be copied; nothing is left of it, but with `force` in a
+            directory that was there.
+    """
+    require_may_enter(state)
+    return _copy(_host_side(source), _machine_side(state, target), force=force)
+
+
+def copy_from(state: MachineState, source: str, target: str, *, force: bool) -> tuple[str, ...]:
+    """Copy a file or tree of a running machine's to the host; otherwise as `copy_to`."""
+    require_may_enter(state)
+    return _copy(_machine_side(state, source), _host_side(target), force=force)
+
+
+def _host_side(path: str) -> _Side:
+    directory, name = _split(path)
+    try:
+        # Links on the way are the host's own, and followed.
+        parent = open_tree(os.path.realpath(directory, strict=True))
+    except OSError as error:
+        raise NotFoundError(f"{directory} on this host: {error.strerror}") from error
+    return _Side(title=path, parent=parent, name=name, user_namespace=-1)
+
+
+def _machine_side(state: MachineState, path: str) -> _Side:
+    directory, name = _split(path)
+    leader = open_leader(state)
+    try:
+        parent = clone_directory(leader, directory)
+        user = -1
+        if namespace_id(state.leader, "user") != namespace_id("self", "user"):
+            user = os.open(f"/proc/{state.leader}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotFoundError(
+            f"{directory} in machine '{state.name}': {os.strerror(error.errno or 0)}"
+        ) from error
+    finally:
+        os.close(leader)
+    return _Side(title=f"{state.name}:{path}", parent=parent, name=name, user_namespace=user)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Return the directory and the name in it.
+
+    Raises:
+        ConfigError: the path is not absolute, or is the root.
+    """
+    if not path.startswith("/"):
+        raise ConfigError(f"'{path}' is no absolute path")
+    directory, _, name = os.path.normpath(path).rpartition("/")
+    if not name:
+        raise ConfigError("The root itself cannot be copied", "'pymachine export-tar' packs it.")
+    return directory.replace("//", "/") or "/", name
+
+
+def _copy(source: _Side, target: _Side, *, force: bool) -> tuple[str, ...]:
+    try:
+        found, there = source.status(), target.status()
+        if found is None:
+            raise NotFoundError(f"There is no {source.title}")
+        if there is not None and not force:
+            raise ConflictError(f"{target.title} exists already", "--force replaces it.")
+        for side, more in ((source, const.MOUNT_ATTR_RDONLY), (target, 0)):
+            set_attributes(side.parent, _SAFE | more)
+        if there is None or not stat.S_ISDIR(there.st_mode):
+            return _make_aside(source, target, replaces=there is not None)
+        if not stat.S_ISDIR(found.st_mode):
+            raise ConflictError(f"{target.title} is a directory, and {source.title} is none")
+        return _run(source, target, (f"from/{source.name}", "."), f"to/{target.name}")
+    finally:
+        source.close()
+        target.close()
+
+
+def _make_aside(source: _Side, target: _Side, *, replaces: bool) -> tuple[str, ...]:
+    aside = f".#pymachine-{os.urandom(8).hex()}"
+    try:
+        target.make_directory(aside)
+        told = _run(source, target, ("from", f"./{source.name}"), f"to/{aside}")
+        made = os.open(aside, _DIRECTORY, dir_fd=target.parent)
+        try:
+            if replaces:
+                os.replace(source.name, target.name, src_dir_fd=made, dst_dir_fd=target.parent)
+            else:
+                rename_new(made, source.name, target.parent, target.name)
+        except FileExistsError as error:  # since we looked
+            raise ConflictError(f"{target.title} exists already") from error
+        finally:
+            os.close(made)
+        return told
+    finally:
+        remove_tree(aside, target.parent)
+
+
+def _run(source: _Side, target: _Side, what: tuple[str, str], into: str) -> tuple[str, ...]:
+    """Have one tar read and the other write.
+
+    Args:
+        source: where from, seen as "from".
+        target: where to, seen as "to".
+        what: the directory to be in, and what to pack there.
+        into: the directory to unpack in.
+    """
+    read, write = wide_pipe()
+    reader = Tool(
+        command=(*pack_command(what[0]), what[1]),
+        stdin=-1,
+        stdout=write,
+        capabilities=READER,
+        user_namespace=source.user_namespace,
+    )
+    writer = Tool(
+        command=unpack_command(into),
+        stdin=read,
+        stdout=-1,
+        capabilities=WRITER,
+        user_namespace=target.user_namespace,
+    )
+    from_, to = (
+        Place(name=name, mount=side.parent) for name, side in (("from", source), ("to", target))
+    )
+    what_failed = f"Cannot copy {source.title} to {target.title}"
+
+    def close_ours() -> None:
+        os.close(read)
+        os.close(write)
+
+    with Interruption() as interruption:
+        job = Job(lambda _phase, _detail: None, interruption, -1)
+        try:
+            world = World(places=(from_, to))
+            return job.run(
+                (reader, writer), world, interruption.check, what_failed, started=close_ours
+            )
+        except OSError as error:
+            raise PymachineError(f"Cannot copy {source.title}: {error.strerror}") from error
