@@ -42,7 +42,7 @@ def attach_network(name: str, network: str) -> str:
     """
     with Changes(name) as changes:
         state = changes.state()
-        spec, facts = read_spec(state), read_facts(name)
+        spec, before = read_spec(state), read_facts(name)
         if spec.network.kind != "private":
             raise ConfigError(f"Machine '{name}' has no network of its own")
         if network in _networks(spec.network):
@@ -50,9 +50,8 @@ def attach_network(name: str, network: str) -> str:
         spec = spec.replace(
             network=spec.network.replace(attached=(*spec.network.attached, network))
         )
-        found, facts = _probe(spec, facts, network)
+        found, facts = _probe(spec, before, network)
         _undo(name, _steps_of(name, network))  # of one that was killed
-        before = read_facts(name)
         link = _build(state, spec, facts, found)
         _renew_resolver(state, spec, before, facts)
         return link
