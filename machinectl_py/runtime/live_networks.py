@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from machinectl_py.errors import ConfigError, ConflictError, NotFoundError
 from machinectl_py.log import warn
-from machinectl_py.plan.build_network import attach, attached_host_name, check_network, define
+from machinectl_py.plan.build_managed import attach, attached_host_name, define
+from machinectl_py.plan.build_network import check_network
 from machinectl_py.plan.context import Context
 from machinectl_py.plan.network_facts import find_or_propose, probe_network
 from machinectl_py.plan.step import Plan
