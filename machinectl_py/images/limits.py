@@ -43,6 +43,23 @@ def set_limit(name: str, limit: int) -> None:
         _limit_subvolume(path, limit)
 
 
+def set_pool_limit(limit: int) -> None:
+    """Limit what all images together take on the disk, where /var/lib/machines is a subvolume.
+
+    Args:
+        limit: bytes; 0 is no limit.
+
+    Raises:
+        DeniedError: the caller is not root.
+        UnsupportedError: it is none.
+    """
+    with StoreLock():
+        path = store.MACHINES_DIR
+        if not os.path.isdir(path) or not is_subvolume(path):
+            raise UnsupportedError(f"{path} is no subvolume of btrfs, which alone can be limited")
+        _limit_subvolume(path, limit)
+
+
 def apply_limit(machine: Machine) -> None:
     """Have the file system hold a machine's limit for the layer that it writes to.
 

@@ -138,7 +138,8 @@ def birth_time(path: str) -> int:
 
 def pool_properties() -> dict[str, str | int | tuple[str, ...]]:
     """Return the properties of the place where images are kept."""
-    status = os.statvfs(store.MACHINES_DIR)
+    place = store.MACHINES_DIR if os.path.isdir(store.MACHINES_DIR) else "/var/lib"
+    status = os.statvfs(place)  # where it will be, if it is not there yet
     return {
         "PoolPath": store.MACHINES_DIR,
         "PoolUsage": (status.f_blocks - status.f_bfree) * status.f_frsize,

@@ -73,16 +73,20 @@ def create(source: str, name: str, *, ephemeral: bool = False) -> Machine:
     return _make(source, name, ephemeral=ephemeral, twin=False)
 
 
-def clone(source: str, name: str) -> Machine:
+def clone(source: str, name: str, *, read_only: bool = False) -> Machine:
     """Make the machine NAME like the machine SOURCE, of the same image.
+
+    One that is read-only is started with a root that nothing is written to.
 
     Raises:
         PymachineError: as `create`.
     """
-    return _make(source, name, ephemeral=False, twin=True)
+    return _make(source, name, ephemeral=False, twin=True, read_only=read_only)
 
 
-def _make(source: str, name: str, *, ephemeral: bool, twin: bool) -> Machine:
+def _make(
+    source: str, name: str, *, ephemeral: bool, twin: bool, read_only: bool = False
+) -> Machine:
     source, _, tag = source.partition("@")
     store.check_name(source)
     store.check_name(name)
@@ -90,11 +94,12 @@ def _make(source: str, name: str, *, ephemeral: bool, twin: bool) -> Machine:
         refuse_existing(name, but=source)
         machine = find_machine(source)
         if machine is None:
-            return _of_image(source, name, ephemeral)
+            return _of_image(source, name, ephemeral=ephemeral, read_only=read_only)
         if source == name:
             refuse_existing(name)
         with Change():
-            made = _of_machine(machine, tag, name, twin=twin).replace(ephemeral=ephemeral)
+            made = _of_machine(machine, tag, name, twin=twin)
+            made = made.replace(ephemeral=ephemeral, read_only=read_only)
             made = made.replace(machine_id=give_identity(made, new_identity()))
             write_machine(made)
             if not ephemeral:
@@ -102,7 +107,7 @@ def _make(source: str, name: str, *, ephemeral: bool, twin: bool) -> Machine:
             return made
 
 
-def _of_image(source: str, name: str, ephemeral: bool) -> Machine:
+def _of_image(source: str, name: str, *, ephemeral: bool, read_only: bool) -> Machine:
     base = store.find_root(source)
     with ImageLock(base, shared=True), Change():
         driver, own = drivers.fill_new(base)
@@ -115,6 +120,7 @@ def _of_image(source: str, name: str, ephemeral: bool) -> Machine:
             created=now(),
             marked=_is_to_be_marked(base),
             ephemeral=ephemeral,
+            read_only=read_only,
         )
         if name != source:  # else it is the one that was used in place until now
             made = made.replace(machine_id=give_identity(made, new_identity()))

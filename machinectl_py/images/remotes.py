@@ -16,6 +16,7 @@ import configparser
 import os
 
 from machinectl_py.errors import ConfigError, NotFoundError
+from machinectl_py.images.builders.table import DISTRIBUTIONS
 from machinectl_py.record import Record
 
 DIRECTORIES = ("/usr/lib/pymachine", "/run/pymachine", "/etc/pymachine")
@@ -71,6 +72,12 @@ def find(name: str) -> Remote:
         ConfigError: as `known`; or it lacks a type or URL.
     """
     remotes = known()
+    if name not in remotes and name in DISTRIBUTIONS:
+        raise NotFoundError(
+            f"There is no remote '{name}'",
+            f"'pymachine pull {name} --suite=SUITE' builds one of its packages, "
+            f"'pymachine pull images:{name}/SUITE' gets one that was built.",
+        )
     if name not in remotes:
         raise NotFoundError(
             f"There is no remote '{name}'",

@@ -128,8 +128,7 @@ def find_root(name: str) -> str:
             return os.path.realpath(pick_image(f"{path}.raw.v"))
     raise NotFoundError(
         f"There is no image '{name}' in {MACHINES_DIR}",
-        f"'pymachine pull debian --name={name}' makes one; "
-        "'pymachine boot --pull' does so before it boots.",
+        f"'pymachine images' lists what there is, 'pymachine pull debian --name={name}' makes one.",
     )
 
 
@@ -246,7 +245,7 @@ def refuse_existing(name: str) -> None:
     if path := existing(name):
         raise ConflictError(
             f"{path} exists already",
-            f"'pymachine boot {name}' starts it; another name makes another.",
+            f"'pymachine boot {name}' starts it; --force replaces it, another name makes another.",
         )
 
 

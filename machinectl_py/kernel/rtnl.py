@@ -46,7 +46,7 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFA_F_NODAD, _IFA_F_DEPRECATED = 0x02, 0x20
 
 # <linux/rtnetlink.h>
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 4, 5, 6
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
 _RT_SCOPE_HOST = 254  # 127.0.0.1 and the like, of no use to others
 
@@ -254,15 +254,21 @@ def add_address(index: int, address: str, prefix: int) -> None:
     _unless_there(rtnetlink.RTM_NEWADDR, head, *parts, subject=f"{address}/{prefix}")
 
 
-def add_default_route(index: int, gateway: str) -> None:
+def add_default_route(index: int, gateway: str, metric: int = 0) -> None:
     """Have what is for nobody near go to a router, unless there is such a route.
+
+    Args:
+        index: of the link to the router.
+        gateway: the router's address.
+        metric: the lower goes first; 0 is the kernel's own.
 
     Raises:
         OSError: ENETUNREACH if the router is not near.
     """
     family, packed = _packed(gateway)
     head = _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_STATIC, 0, _RTN_UNICAST, 0)
-    parts = (attribute(_RTA_GATEWAY, packed), attribute(_RTA_OIF, index))
+    parts = [attribute(_RTA_GATEWAY, packed), attribute(_RTA_OIF, index)]
+    parts += [attribute(_RTA_PRIORITY, metric)] if metric else []
     _unless_there(rtnetlink.RTM_NEWROUTE, head, *parts, subject=f"default via {gateway}")
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _PRIVATE_SOCKET = "/run/systemd/private"
 _SYSTEMD = "org.freedesktop.systemd1"
 _MACHINED = "org.freedesktop.machine1"
+_RESOLVED = "org.freedesktop.resolve1"
 _LOST_NAMES = frozenset({"Disconnected", "NoReply"})
 _LOST_ERRNOS = frozenset(
     {errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE, errno.ECONNREFUSED, errno.EINTR}
@@ -200,3 +201,13 @@ def machined_bus() -> Bus:
     """
     lib = need_part("pystemd.dbuslib")
     return Bus(lib.DBus(), _MACHINED, "/org/freedesktop/machine1")
+
+
+def resolve_bus() -> Bus:
+    """Connect to systemd-resolved by the message bus.
+
+    Raises:
+        BusError: it cannot be reached.
+    """
+    lib = need_part("pystemd.dbuslib")
+    return Bus(lib.DBus(), _RESOLVED, "/org/freedesktop/resolve1")

@@ -126,6 +126,7 @@ def _supervisor_steps(
     steps: list[Step] = [birth.OpenNotifySocket()]
     if not facts.foreground or spec.payload.kind == "boot" or spec.console == "passive":
         steps.append(birth.OpenControlSocket(machine=spec.name))
+    steps += network.early
     if spec.seccomp.enabled:
         steps.append(birth.PrepareSeccomp(capabilities=spec.capabilities, seccomp=spec.seccomp))
     steps.append(cgroup.DivideCgroup())

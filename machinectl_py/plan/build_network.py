@@ -163,7 +163,7 @@ def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *_limit_rate(spec),
         *_ports(spec, facts),
         *_set_addresses(facts),
-        *(step for other in facts.network.attached for step in attach(spec, facts, other)),
+        *(step for other in facts.network.attached for step in _link(spec, facts, other)),
     )
 
 
@@ -232,8 +232,6 @@ def _veth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         is_zone=bool(network.zone),
         is_primary=True,
     )
-    if facts.network.managed:
-        return (*_enter(spec, facts), veth)
     return (links.MakeZone(bridge=bridge), veth) if network.zone else (veth,)
 
 
@@ -244,13 +242,16 @@ def _inside_address(spec: MachineSpec, facts: HostFacts) -> str:
     return spec.network.address or stable
 
 
-def _enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+def enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
+    """Return the steps that have the managed networks ready for the machine's links."""
+    managed = facts.network.managed
+    if not facts.network.networks():
+        return ()
     from machinectl_py.plan.steps.managed_network import EnterNetwork
 
-    managed = facts.network.managed
-    assert managed
-    return (
-        EnterNetwork(
+    steps = []
+    if managed:
+        first = EnterNetwork(
             machine=spec.name,
             network=managed,
             mac=_inside_address(spec, facts),
@@ -259,8 +260,9 @@ def _enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             allow=spec.network.allow,
             deny=spec.network.deny,
             wanted=_wanted_number(spec, managed),
-        ),
-    )
+        )
+        steps.append(first)
+    return (*steps, *(_enter_further(spec, facts, other) for other in facts.network.attached))
 
 
 def attached_name(network: str) -> str:
@@ -273,36 +275,53 @@ def attached_host_name(spec: MachineSpec, network: str) -> str:
     return link_names.short_name(f"vb-{spec.name}-{network}")
 
 
-def attach(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> tuple[Step, ...]:
-    """Return the steps that have a machine in a further network."""
-    from machinectl_py.plan.steps.managed_network import EnterNetwork, SetAddresses
+def _further_address(spec: MachineSpec, facts: HostFacts, network: str, key: bytes) -> str:
+    """Return the link-layer address of an end of the link to a further network.
+
+    By the network's name: a number in the list of them would be another after changes.
+    """
+    return link_names.stable_address(
+        facts.files.machine_id or "0" * 32, f"{spec.name} {network}", key
+    )
+
+
+def _enter_further(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> Step:
+    from machinectl_py.plan.steps.managed_network import EnterNetwork
+
+    return EnterNetwork(
+        machine=spec.name,
+        network=network,
+        mac=_further_address(spec, facts, network.name, link_names.EXTRA_INSIDE_KEY),
+        link=attached_host_name(spec, network.name),
+        host_id=facts.files.machine_id,
+        allow=spec.network.allow,
+        deny=spec.network.deny,
+    )
+
+
+def _link(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> tuple[Step, ...]:
+    """Return the steps that make the link to a further network that has been entered."""
+    from machinectl_py.plan.steps.managed_network import SetAddresses
 
     here, inside = attached_host_name(spec, network.name), attached_name(network.name)
-    host_id = facts.files.machine_id
-    # Of a key of its own for each network: a list of them would have other numbers after changes.
-    seed = f"{spec.name} {network.name}"
-    address = link_names.stable_address(host_id or "0" * 32, seed, link_names.EXTRA_INSIDE_KEY)
     long = f"vb-{spec.name}-{network.name}"
+    name = network.name
     return (
-        EnterNetwork(
-            machine=spec.name,
-            network=network,
-            mac=address,
-            link=here,
-            host_id=host_id,
-            allow=spec.network.allow,
-            deny=spec.network.deny,
-        ),
         links.AddVeth(
             host=here,
             alternative=long if here != long else "",
-            host_address=link_names.stable_address(host_id, seed, link_names.EXTRA_HOST_KEY),
+            host_address=_further_address(spec, facts, name, link_names.EXTRA_HOST_KEY),
             inside=inside,
-            inside_address=address,
+            inside_address=_further_address(spec, facts, name, link_names.EXTRA_INSIDE_KEY),
             bridge=network.bridge,
         ),
-        SetAddresses(network=network, inside=inside),
+        SetAddresses(network=network, inside=inside, is_further=True),
     )
+
+
+def attach(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> tuple[Step, ...]:
+    """Return the steps that have a machine in a further network."""
+    return (_enter_further(spec, facts, network), *_link(spec, facts, network))
 
 
 def _set_addresses(facts: HostFacts) -> tuple[Step, ...]:

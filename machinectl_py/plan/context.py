@@ -48,6 +48,8 @@ class Hooks:
     manager: Callable[[str], CgroupManager]  # by its name
     registrar: Callable[[], Registrar]
     services: Callable[[], ServiceRunner]
+    # Of a link's index, servers and their domain: has the host ask these for its names.
+    tell_resolver: Callable[[int, tuple[str, ...], str], None]
     fork_supervisor: Callable[[], int]  # returns its PID, in the launcher alone
     become_init: Callable[[], NoReturn]  # the newborn child goes on as init wrapper
     publish: Callable[[], None]  # write the machine's state for other verbs

@@ -15,6 +15,7 @@ class NetworkSteps(Record):
     """Each in the place that its name tells."""
 
     launcher: tuple[Step, ...] = ()  # before the root is touched
+    early: tuple[Step, ...] = ()  # before the cgroup is waited for
     before_birth: tuple[Step, ...] = ()
     after_birth: tuple[Step, ...] = ()
     last: tuple[Step, ...] = ()  # of the supervisor's; nothing waits for them
@@ -35,6 +36,7 @@ def network_steps(spec: MachineSpec, facts: HostFacts) -> NetworkSteps:
     build_network.check_network(spec, facts)
     return NetworkSteps(
         launcher=(*build_network.check_names(spec), *build_network.define(facts)),
+        early=build_network.enter(spec, facts),
         before_birth=build_network.join(spec),
         after_birth=build_network.connect(spec, facts),
         last=build_network.check_firewall(facts),

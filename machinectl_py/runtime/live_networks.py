@@ -11,6 +11,7 @@ from machinectl_py.plan.step import Plan
 from machinectl_py.plan.steps.limit_rate import LimitRate
 from machinectl_py.plan.steps.links import AddVeth, CheckNames
 from machinectl_py.plan.steps.managed_network import CheckFirewall, EnterNetwork
+from machinectl_py.plan.steps.resolver import RESOLV_CONF, renew_resolver, resolv_conf
 from machinectl_py.runtime.changes import Changes
 from machinectl_py.runtime.journal import Journal, journaled_slots, pending_steps
 from machinectl_py.runtime.recover import make_hooks
@@ -51,7 +52,10 @@ def attach_network(name: str, network: str) -> str:
         )
         found, facts = _probe(spec, facts, network)
         _undo(name, _steps_of(name, network))  # of one that was killed
-        return _build(state, spec, facts, found)
+        before = read_facts(name)
+        link = _build(state, spec, facts, found)
+        _renew_resolver(state, spec, before, facts)
+        return link
 
 
 def detach_network(name: str, network: str) -> None:
@@ -76,8 +80,10 @@ def detach_network(name: str, network: str) -> None:
                 f"'pymachine port remove {name} PORT…' takes them back.",
             )
         # First: what a reboot builds may not count on what is half undone.
-        write_plan(*_without(spec, facts, network))
+        spec, without = _without(spec, facts, network)
+        write_plan(spec, without)
         _undo(name, left)
+        _renew_resolver(state, spec, facts, without)
 
 
 def _networks(network: NetworkSpec) -> tuple[str, ...]:
@@ -125,6 +131,25 @@ def _build(
     for warning in context.warnings:
         warn(warning)
     return next(step.inside for step in steps if isinstance(step, AddVeth))
+
+
+def _renew_resolver(
+    state: MachineState, spec: MachineSpec, before: HostFacts, after: HostFacts
+) -> None:
+    """Have the machine ask the resolver of its first network, if it has asked ours until now."""
+    if spec.resolv_conf != "auto":
+        return
+    old, new = (_resolv_conf(facts) for facts in (before, after))
+    try:
+        renew_resolver(f"/proc/{state.leader}/root", old, new, state.uid_base)
+    except OSError as error:
+        warn(f"{RESOLV_CONF} of '{spec.name}' stays as it is: {error.strerror}")
+
+
+def _resolv_conf(facts: HostFacts) -> bytes:
+    networks = facts.network.networks()
+    servers = networks[0].gateways() if networks else ()
+    return resolv_conf(servers, tuple(network.name for network in networks))
 
 
 def _without(spec: MachineSpec, facts: HostFacts, network: str) -> tuple[MachineSpec, HostFacts]:

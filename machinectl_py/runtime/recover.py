@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def make_hooks() -> Hooks:
     """Return hooks with the managers and the registrar, which undoing needs."""
     from machinectl_py.managers.choose import manager_of, service_runner
+    from machinectl_py.managers.resolved import tell_resolved
 
     hooks = Hooks()
     hooks.manager = manager_of
     hooks.services = service_runner
+    hooks.tell_resolver = tell_resolved
     hooks.registrar = _registrar
     return hooks
 

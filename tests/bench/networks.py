@@ -137,7 +137,7 @@ def shown(name: str) -> str:
 def running_nspawn(root: Path, *options: str) -> Iterator[int]:
     """Run one by systemd-nspawn; give its leader."""
     words = ["-D", root, "-M", NAME, "--console=pipe", *options, "/bin/sleep", "infinity"]
-    with ending(subprocess.Popen([*NSPAWN, *words])) as process:
+    with ending(subprocess.Popen([*NSPAWN, *words], stderr=subprocess.DEVNULL)) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         host = os.stat("/proc/self/ns/net").st_ino
 
@@ -215,7 +215,8 @@ def iperf(leader: int, address: str, port: int, *client: object) -> tuple[float,
     """Return the milliseconds that a gigabyte takes, and microseconds of a round trip."""
     server = ["iperf3", "--server", "--port", INNER_PORT]
     command = [*inside(leader), *server]
-    with ending(subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)):
+    null = subprocess.DEVNULL
+    with ending(subprocess.Popen(list(map(str, command)), stdout=null, stderr=null)):
         words = [*client, "iperf3", "--json", "--client", address, "--port", port]
 
         def measured(*options: object) -> dict[str, float]:

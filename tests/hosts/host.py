@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 INSIDE = "/srv/pymachine"
 BOOT_TIMEOUT = 60.0
 _LOOP_DEVICES = 16
+_TREES = ("host", "bench", "resolved")
 
 
 class HostError(Exception):
@@ -207,7 +208,7 @@ def main() -> int:
     """Boot a host, run what was asked in it, stop it."""
     parser = argparse.ArgumentParser(description="Run tests in a container host.")
     parser.add_argument("--suite", default="", help="of the host's tree; default: as this host's")
-    parser.add_argument("--tree", choices=("host", "bench"), default="host", help="see trees.py")
+    parser.add_argument("--tree", choices=_TREES, default="host", help="see trees.py")
     parser.add_argument("--host-by", choices=BOOTED_BY, default="pymachine", help="who boots it")
     parser.add_argument("--shell", action="store_true", help="a shell instead of tests")
     parser.add_argument("--command", action="store_true", help="WORD… is a command, not pytest's")

@@ -4,7 +4,7 @@
     trees.py KIND...    build the trees that are missing, and print their paths
 
 KIND is "machine" (what the tests boot), "host" (what boots as a container host, with systemd as
-PID 1 and all that the tests need), "bench" (a host with peers for benchmarks), or one of them with
+PID 1 and all that the tests need), "bench" and "resolved" (hosts with more), or one of them with
 a suite, as in "machine:trixie"; else it is of the suite that this host is, or
 $PYMACHINE_TEST_SUITE. A tree's name holds a hash of what it is made of, so that a changed list
 makes a new tree. Trees are never written to: see `overlay.py`.
@@ -36,9 +36,18 @@ HOST = (
     *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),
     *("acl", "libcap2-bin", "bzip2", "pigz", "xz-utils", "zstd", "gpg", "gpg-agent", "gpgv"),
 )
-# Peers that the benchmarks alone need, and what measures networks.
-BENCH = (*HOST, "lxc", "iperf3")
-PACKAGES = {"machine": MACHINE, "host": HOST, "bench": BENCH}
+# Hosts for networks alone: with lxc to compare with, and with systemd-resolved.
+NETWORKED = (
+    *MACHINE,
+    *("systemd-container", "udev", "kmod", "polkitd", "nftables", "dnsmasq-base", "runc"),
+    *("python3", "python3-pytest"),
+    *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),
+)
+BENCH = (*NETWORKED, "lxc", "iperf3")
+RESOLVED = (*NETWORKED, "systemd-resolved", "libnss-mymachines")
+# Its resolv.conf leads to /run.
+FIRST = {"resolved": ("--customize-hook=mkdir -p $1/run/systemd/resolve",)}
+PACKAGES = {"machine": MACHINE, "host": HOST, "bench": BENCH, "resolved": RESOLVED}
 # Manuals and translations are a third of a small tree.
 OPTIONS = (
     "--variant=minbase",
@@ -119,7 +128,15 @@ def build(kind: str, suite: str = "") -> Path:
             subprocess.run(["rm", "-rf", "--one-file-system", aside], check=True)
             include = f"--include={','.join(PACKAGES[kind])}"
             subprocess.run(
-                ["mmdebstrap", *OPTIONS, include, suite, aside, *sources(suite)],
+                [
+                    "mmdebstrap",
+                    *FIRST.get(kind, ()),
+                    *OPTIONS,
+                    include,
+                    suite,
+                    aside,
+                    *sources(suite),
+                ],
                 check=True,
                 stdout=sys.stderr,
             )

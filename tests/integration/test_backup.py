@@ -86,6 +86,10 @@ def test_a_tree_comes_back_whole(do, sample, tmp_path):
     assert sorted(os.listdir(MACHINES)) == ["again", "pymtest"]
     listed = json.loads(do("backups", repository, "-j"))
     assert listed == [{"name": "pymtest", "version": version, "kind": "directory"}]
+    (MACHINES / "again/etc/more").write_text("more")
+    do("restore", "pymtest", repository, "again", "--force")
+    assert same(MACHINES / "again", sample)
+    assert sorted(os.listdir(MACHINES)) == ["again", "pymtest"]
 
 
 def test_what_is_there_is_not_stored_again(pymachine, do, sample, tmp_path):
@@ -117,10 +121,16 @@ def test_a_disk_image_comes_back_with_holes(do, store, tmp_path):
     make_sparse(MACHINES / "disk.raw")
     (MACHINES / "disk.raw").chmod(0o600)
     expected = (MACHINES / "disk.raw").read_bytes()
+    (MACHINES / "disk.roothash").write_text("00")  # what is true of this disk goes with it
     do("backup", "disk", tmp_path / "backups")
-    (MACHINES / "disk.raw").unlink()
+    for force in ((), ("--force",)):
+        done = do("restore", "disk", tmp_path / "backups", "again", *force)
+        assert done == f"{MACHINES}/again.raw\n"
+        assert (MACHINES / "again.roothash").read_text() == "00"
+    do("remove", "again")
+    do("remove", "disk")
     assert do("restore", "disk", tmp_path / "backups") == f"{MACHINES}/disk.raw\n"
-    assert os.listdir(MACHINES) == ["disk.raw"]
+    assert sorted(os.listdir(MACHINES)) == ["disk.raw", "disk.roothash"]
     assert (MACHINES / "disk.raw").read_bytes() == expected
     assert (MACHINES / "disk.raw").stat().st_blocks * 512 < 30 << 20
     assert extents(MACHINES / "disk.raw")

@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import COMMAND
 from tests.hosts.overlay import private_copy
-from tests.integration.networks import run, verb
-from tests.integration.test_ports import Machine, booted, reached
+from tests.integration.networks import WORLD, WORLD6, run, verb
+from tests.integration.test_ports import Machine, booted, listening, reached
 from tests.waiting import wait_for
 
 TYPE_CHECKING = False
@@ -198,6 +198,40 @@ def test_a_reboot_keeps_what_was_entered_and_not_what_was_left(host, colours, tr
             run(*machine.inside.enter("ip", "-o", "a")).replace("/", " ").split()
         )
         assert "pm-red" not in host.links()
+
+
+def test_the_world_and_names_are_found_by_the_network_that_is_left(
+    host, world, colours, pristine_tree, tree, name
+):
+    """Routes and resolver go from one network to the next, as machines enter and leave."""
+    blue = f"{name}b"
+    with (
+        server(host, pristine_tree, blue, "--network=blue"),
+        background(host, tree, name, "--private-network") as machine,
+        listening(world, "world", 80),
+    ):
+        resolv_conf = Path(f"/proc/{machine.inside.pid}/root/etc/resolv.conf")
+        resolv_conf.unlink(missing_ok=True)
+        for words, file in (
+            (("attach", "red"), "search red\nnameserver 10.8.1.1\nnameserver fd81::1\n"),
+            (("attach", "blue"), "search red blue\nnameserver 10.8.1.1\nnameserver fd81::1\n"),
+            (("detach", "red"), "search blue\nnameserver 10.8.2.1\nnameserver fd82::1\n"),
+        ):
+            verb(host, "network", words[0], name, words[1])
+            assert resolv_conf.read_text() == file
+            assert reached(machine.inside, WORLD, 80).startswith("world ")
+            assert reached(machine.inside, WORLD6, 80).startswith("world ")
+        assert resolves(machine, blue) == sorted(leased(host, "blue", blue))
+        verb(host, "network", "detach", name, "blue")
+        assert resolv_conf.read_text() == ""
+        # What somebody else wrote is theirs, and a link may lead anywhere.
+        resolv_conf.write_text("nameserver 192.0.2.53\n")
+        verb(host, "network", "attach", name, "red")
+        assert resolv_conf.read_text() == "nameserver 192.0.2.53\n"
+        resolv_conf.unlink()
+        resolv_conf.symlink_to("/etc/stolen")
+        verb(host, "network", "attach", name, "blue")
+        assert not Path(f"/proc/{machine.inside.pid}/root/etc/stolen").exists()
 
 
 @pytest.mark.parametrize("act", ["attach", "detach"])

@@ -69,6 +69,9 @@ def test_a_read_only_image_stays_so_and_a_machine_is_started_so(do, sh, kind, py
     assert not (IMAGES / f"{DEBIAN}/own").exists()
     do("remove", DEBIAN)
     do("read-only", DEBIAN, "no")
+    for source, name in ((DEBIAN, WEB), (WEB, DB)):
+        do("clone", source, name, "--read-only")
+        assert sh(name, "touch /own 2>/dev/null || echo read-only") == "read-only\n"
 
 
 def test_properties_have_machinectls_names(do, sh, kind):
@@ -86,6 +89,15 @@ def test_properties_have_machinectls_names(do, sh, kind):
     assert "RO: read-only" in status
     assert "OS: Debian GNU/Linux" in status
     assert "PoolPath=/var/lib/machines" in do("show-image")
+
+
+def test_of_no_name_the_place_is_told(do, kind):
+    do("create", DEBIAN, WEB)
+    fields = dict(line.strip().split(": ", 1) for line in do("image-status").splitlines())
+    assert fields["Path"] == "/var/lib/machines"
+    assert fields["Images"] == DEBIAN
+    assert fields["Machines"] == WEB
+    assert {"Usage", "Limit"} <= fields.keys()
 
 
 def test_hidden_images_are_cleaned_and_others_only_if_asked(do, kind, pymachine, tmp_path):
@@ -207,6 +219,7 @@ def test_a_limit_is_held_where_the_file_system_can(do, sh, kind, pymachine):
     write = "dd if=/dev/zero of=/large bs=1M count=500 conv=fsync 2>&1"
     assert "quota" in sh(WEB, f"{write}; true").lower()
     do("set-limit", WEB, "-")
+    assert "alone can be limited" in one_error(pymachine("set-limit", "1G"))  # no subvolume
     assert do("show-image", WEB, "-p", "Limit", "-a") == "Limit=\n"
     assert "500+0" in sh(WEB, f"{write}; rm /large")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.transfers import MACHINES, own_cache, own_store
+from tests.integration.transfers import CACHE, MACHINES, own_cache, own_store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root makes images")
 DROP_IN = Path("/run/pymachine/remotes.conf.d/pymtest.conf")
@@ -172,6 +172,25 @@ def test_a_full_disk_leaves_nothing(pymachine, tmp_path, store):
     layout = make_layout(tmp_path / "web", BASE, layer(("big", {}, os.urandom(20 << 20))))
     store("10m")
     assert_refused(pymachine("pull", f"oci:{layout}:test"), "no space left")
+
+
+def test_of_a_killed_pull_no_download_goes_on(pymachine):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        source = f"docker://127.0.0.1:{silent.getsockname()[1]}/web:1"
+        process = subprocess.Popen(pymachine.command("pull", source), stderr=subprocess.DEVNULL)
+        silent.settimeout(10)
+        connection, _ = silent.accept()  # skopeo is there, and waits
+        process.kill()
+        process.wait()
+        connection.settimeout(5)
+        while connection.recv(4096):  # what it said, and then that it is gone
+            pass
+        connection.close()
+    pymachine("list-transfers", check=True)  # forgets the one that was killed
+    layout = CACHE / "downloads/0.oci"  # as one that was killed later leaves it
+    layout.mkdir(parents=True, exist_ok=True)
+    assert str(layout) in pymachine("clean", check=True).stdout.splitlines()
+    assert not [name for name in os.listdir(CACHE / "downloads") if name.endswith(".oci")]
 
 
 @pytest.fixture

@@ -109,6 +109,8 @@ def test_other_formats_are_refused(pymachine, tmp_path):
 def test_qcow2_becomes_raw(pymachine, disk, tmp_path):
     file = tmp_path / "disk.qcow2"
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", "-c", disk, file], check=True)
+    file.chmod(0o600)
+    os.chown(file, 12345, 12345)
     assert pymachine("import-raw", file).returncode == 0
     assert same(MACHINES / "disk.raw", disk)
     subprocess.run(["xz", "-k", file], check=True)

@@ -60,6 +60,12 @@ def test_a_verb_does_not_load_the_others():
     assert {name for name in names if name.startswith(verbs)} == {f"{verbs}list"}
 
 
+@pytest.mark.parametrize("module", ["imports", "exports"])
+def test_what_stays_on_this_host_loads_no_network(module):
+    names = loaded(f"import machinectl_py.images.transfer.{module}")
+    assert not names & {"http.client", "ssl", "urllib.request", "json", "re"}
+
+
 @pytest.mark.parametrize("module", ["machinectl_py.kernel.const", "machinectl_py.config.spec"])
 def test_ground_and_spec_need_only_the_ground(module):
     names = {name for name in loaded(f"import {module}") if name.startswith("machinectl_py.")}

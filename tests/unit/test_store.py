@@ -83,7 +83,7 @@ def test_missing_image_says_how_to_get_one(places):
     with pytest.raises(NotFoundError) as error:
         store.find_root("absent")
     assert "pymachine pull debian --name=absent" in error.value.hint
-    assert "--pull" in error.value.hint
+    assert "pymachine images" in error.value.hint
 
 
 def test_disk_image_is_found_by_its_name(places):

@@ -8,7 +8,7 @@ import pytest
 
 from machinectl_py.errors import NotFoundError
 from machinectl_py.images.transfer import registry
-from machinectl_py.images.transfer.web import without_password
+from machinectl_py.images.transfer.logins import without_login
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +57,6 @@ def test_one_whose_pid_is_another_process_now_is_none(place):
 
 
 def test_passwords_are_nobodys():
-    assert without_password("https://a:b@c:8/d?e#f") == "https://c:8/d?e#f"
-    assert without_password("https://c/d@e") == "https://c/d@e"
-    assert without_password("/a@b") == "/a@b"
+    assert without_login("https://a:b@c:8/d?e#f") == "https://c:8/d?e#f"
+    assert without_login("https://c/d@e") == "https://c/d@e"
+    assert without_login("/a@b") == "/a@b"

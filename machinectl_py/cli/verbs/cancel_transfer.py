@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from machinectl_py.config.option import Option
 
 USAGE = "cancel-transfer ID…"
-SUMMARY = "End pulls, imports or exports that are under way"
+SUMMARY = "End pulls, imports, exports or backups that are under way"
 DETAILS = """\
 What was made goes; what was downloaded stays a week, for the next try to go on with. Returns when
 all of that is done."""

@@ -15,7 +15,10 @@ DETAILS = """\
 In an instant, whatever its size, as 'create' does, and of the same image, which 'reset' takes
 both back to. The machine must not run. Of an image it makes the first machine."""
 EXAMPLE = "pymachine clone web web2"
-OPTIONS = (Option(name="--quiet", short="-q", help="say nothing of success"),)
+OPTIONS = (
+    Option(name="--read-only", help="have nothing written to its root"),
+    Option(name="--quiet", short="-q", help="say nothing of success"),
+)
 COMMAND = -1
 
 
@@ -27,5 +30,5 @@ def run(arguments: Arguments) -> int:
     from machinectl_py.runtime.state import find_running
 
     find_running(arguments.words[0])
-    clone(*arguments.words)
+    clone(*arguments.words, read_only=arguments.flag("read-only"))
     return 0

@@ -14,7 +14,6 @@ from machinectl_py.cli.render import (
     timespan,
     timestamp,
 )
-from machinectl_py.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +22,12 @@ if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.runtime.image_properties import Value
 
-USAGE = "image-status NAME… [OPTION…]"
-SUMMARY = "Show what there is to know of images and machines"
+USAGE = "image-status [NAME…] [OPTION…]"
+SUMMARY = "Show what there is to know of images and machines, or of their place"
 DETAILS = """\
 In the manner of machinectl. Usage is added up, which takes a moment for a large directory; of a
-machine that is a layer over its image it is what the machine has written."""
+machine that is a layer over its image it is what the machine has written. Without a name it tells
+of the place where they are kept."""
 EXAMPLE = "pymachine image-status debian"
 OPTIONS = (*JSON_OPTIONS,)
 COMMAND = -1
@@ -37,7 +37,7 @@ _LABEL_WIDTH = 16  # as of `status`
 def run(arguments: Arguments) -> int:
     """Print each one's status."""
     if not arguments.words:
-        raise UsageError("'image-status' needs the name of an image or machine")
+        return _pool(json_mode(arguments))
     from machinectl_py.images.listing import find_image
     from machinectl_py.runtime.image_properties import image_properties
 
@@ -52,6 +52,27 @@ def run(arguments: Arguments) -> int:
         for label, text in _fields(properties):
             if text:
                 sys.stdout.write(f"{label:>{_LABEL_WIDTH}}: {printable(text)}\n")
+    return 0
+
+
+def _pool(mode: str) -> int:
+    from machinectl_py.images.listing import pool_properties
+
+    found = pool_properties()
+    if mode:
+        print_json([found], mode)
+        return 0
+    fields = {
+        "Path": str(found["PoolPath"]),
+        "Usage": size(int(str(found["PoolUsage"]))),
+        "Limit": size(int(str(found["PoolLimit"]))),
+    }
+    for label in ("Images", "Machines"):
+        names = found[label]
+        fields[label] = " ".join(names) if isinstance(names, tuple) else ""
+    for label, text in fields.items():
+        if text:
+            sys.stdout.write(f"{label:>{_LABEL_WIDTH}}: {printable(text)}\n")
     return 0
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from machinectl_py.images.transfer.registry import Transfer
 
 USAGE = "list-transfers [OPTION…]"
-SUMMARY = "List pulls, imports and exports that are under way"
+SUMMARY = "List pulls, imports, exports and backups that are under way"
 DETAILS = """\
 PERCENT is of what the transfer does at the moment, which PHASE tells: an image is downloaded,
 verified, unpacked and written. Each is a process, and its ID that of the process;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.cli.transfers import QUIET, shown, tell_made
+from machinectl_py.cli.transfers import MAKE, placing_of, shown, tell_made
 from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 
@@ -14,14 +14,14 @@ USAGE = "restore NAME DIRECTORY [NEW] [OPTION…]"
 SUMMARY = "Make an image of a backup of a machine"
 DETAILS = """
 Makes the image NEW, or NAME, of the last backup in DIRECTORY, with the .nspawn files that it has;
-those that are there already stay. An image that is there is not replaced: remove it first, or give
-NEW. It appears when it is complete.
+those that are there already stay. An image that is there is replaced with --force only, and when
+the new one is complete.
 """
 EXAMPLE = "pymachine restore web /srv/backups web-before"
 COMMAND = -1
 OPTIONS = (
     Option(name="--version", value="VERSION", help="of this backup, as 'pymachine backups' has it"),
-    QUIET,
+    *MAKE,
 )
 
 
@@ -41,6 +41,7 @@ def run(arguments: Arguments) -> int:
             progress,
             version=arguments.text("version"),
             warn=warnings.append,
+            placing=placing_of(arguments),
         )
     tell_made(arguments, made, warnings)
     return 0

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from machinectl_py.errors import ConflictError, NotFoundError
 from machinectl_py.images import snapshots, store
-from machinectl_py.images.aside import made_aside
+from machinectl_py.images.aside import AS_NEW
 from machinectl_py.images.backup import settings
 from machinectl_py.images.backup.repository import Backup, Repository
 from machinectl_py.images.drivers import root_of
@@ -22,6 +22,8 @@ from machinectl_py.images.records import find_machine
 from machinectl_py.images.transfer.confine import Place
 from machinectl_py.images.transfer.exports import opened
 from machinectl_py.images.transfer.job import Job
+from machinectl_py.images.transfer.making import finish, making
+from machinectl_py.images.transfer.registry import registered
 from machinectl_py.images.transfer.tar import READER, WRITER, lift, take_tree
 from machinectl_py.kernel import const
 from machinectl_py.kernel.locks import drop_lock, take_lock
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from machinectl_py.images.aside import Placing
     from machinectl_py.images.backup.repository import Statistics
     from machinectl_py.images.transfer.job import Progress
 
@@ -71,13 +74,19 @@ def back_up(
     store.check_name(name)
     version = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     still = _snapshot(name, frozen) if frozen is not None else opened(name)
-    with still as (path, is_directory, lock), Interruption() as interruption:
-        repository = Repository(directory, Job(progress, interruption, lock))
+    with (
+        still as (path, is_directory, lock),
+        Interruption() as interruption,
+        registered("backup", name, directory, progress) as told,
+    ):
+        repository = Repository(directory, Job(told, interruption, lock))
         repository.make()
         backup = Backup(name=name, version=version, kind="directory" if is_directory else "disk")
         with tempfile.TemporaryDirectory(prefix="pymachine-", dir="/run") as own:
             machine = find_machine(name)
             settings.collect(name, machine.base if machine else path, own)
+            if machine is None:  # else the disk may have changed, and they with it
+                settings.collect_hashes(path, own)
             statistics, complaints = _add(repository, backup, path, own)
         for line in complaints:
             warn(line)
@@ -156,6 +165,7 @@ def restore(
     *,
     version: str = "",
     warn: Callable[[str], None],
+    placing: Placing = AS_NEW,
 ) -> str:
     """Make an image of a backup, with its settings.
 
@@ -166,6 +176,7 @@ def restore(
         progress: called with what is being done.
         version: of the backup; "" for the last one.
         warn: called with each thing that is not as it was.
+        placing: how it takes its name.
 
     Returns:
         The image's path.
@@ -179,8 +190,7 @@ def restore(
     store.check_name(new)
     if find_machine(new) is not None:
         raise ConflictError(f"There is a machine '{new}' already", "Give it another name.")
-    with made_aside(new) as aside:
-        job = Job(progress, aside.interruption, aside.lock)
+    with making("restore", new, directory, progress, placing) as (aside, job):
         repository = Repository(directory, job)
         repository.require()
         backup = _choose(repository.backups(name), name, version)
@@ -195,9 +205,9 @@ def restore(
         finally:
             os.close(place)
         settings.put_back(new, f"{aside.path}/settings")
+        settings.put_hashes(f"{aside.path}/settings", aside.companions)
         _take_out(aside.path, backup)
-        progress("writing it to the disk", "")
-        return aside.commit()
+        return finish(aside, job)
 
 
 def _choose(backups: tuple[Backup, ...], name: str, version: str) -> Backup:

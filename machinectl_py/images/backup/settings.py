@@ -1,4 +1,4 @@
-"""The `.nspawn` files of a machine, as they go into a backup and come out of it."""
+"""The files beside a machine or image, as they go into a backup and come out of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 import shutil
 
 from machinectl_py.images import store
+from machinectl_py.images.beside import HASHES, stem_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from machinectl_py.images.beside import Companions
 
 _SUFFIXES = (".nspawn", ".nspawn.d")
 # What is in the place of whose files, in the order of systemd-nspawn's search, and where they go
@@ -31,6 +36,29 @@ def collect(name: str, base: str, into: str) -> None:
             source, target = f"{place}/{name}{suffix}", f"{into}/{owner}{suffix}"
             if os.path.exists(source) and not os.path.exists(target):
                 _copy(source, target)
+
+
+def collect_hashes(image: str, into: str) -> None:
+    """Copy the hashes beside a disk image that is itself in the backup into a directory.
+
+    Raises:
+        OSError: with the path.
+    """
+    for suffix in HASHES if image.endswith(".raw") else ():
+        if os.path.exists(stem_of(image) + suffix):
+            _copy(stem_of(image) + suffix, f"{into}/{_BESIDE}{suffix}")
+
+
+def put_hashes(from_: str, companions: Companions) -> None:
+    """Have the hashes that a directory has stand beside the image that is being made.
+
+    Raises:
+        OSError: with the path.
+    """
+    for suffix in HASHES:
+        if os.path.exists(f"{from_}/{_BESIDE}{suffix}"):
+            with open(f"{from_}/{_BESIDE}{suffix}", "rb") as file:
+                companions.add(suffix, file)
 
 
 def put_back(name: str, from_: str) -> None:

@@ -6,7 +6,13 @@ import re
 
 from machinectl_py.record import Record
 
-_NO_SPACE = ("No space left on device", "not enough free disk space", "space needed on")
+# The last is curl's, whose cause is hardly ever another.
+_NO_SPACE = (
+    "No space left on device",
+    "not enough free disk space",
+    "space needed on",
+    "Failure writing output to destination",
+)
 
 
 class Phrases(Record):

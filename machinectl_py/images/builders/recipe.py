@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machinectl_py.layout import RUN_DIR
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # A file system in memory, of the build alone, for keys and configuration: `Recipe.files` are in it.
-WORK_DIR = "/run/pymachine/build"
+WORK_DIR = f"{RUN_DIR}/build"
 # Of the tree, for packages that are being downloaded; removed at the end.
 CACHE = ".pymachine-build"
 

@@ -19,6 +19,7 @@ from machinectl_py.errors import ConflictError, NotFoundError, PymachineError
 from machinectl_py.images.transfer.flow import Room, size_text
 from machinectl_py.images.transfer.web import BROKEN, ask, failure
 from machinectl_py.kernel.locks import drop_lock, take_lock
+from machinectl_py.kernel.remove_tree import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Keep = Literal["", "yes", "no"]
 
 CACHE_DIR = "/var/cache/pymachine/downloads"
+LAYOUT_SUFFIX = ".oci"  # of directories in OCI's layout, in the cache
 _CHUNK = 1 << 18
 _TRIES = 5  # without a byte in between
 _PATIENCE = 7 * 24 * 3600  # seconds: older parts are given up
@@ -185,17 +187,26 @@ def forget(path: str) -> None:
 
 
 def _forget_old() -> None:
+    for layout in _layouts():
+        if time.time() - os.stat(layout).st_mtime >= _PATIENCE:
+            _remove_unused(layout)
     for path, download in _cached():
         if not download.kept and time.time() - os.stat(f"{path}.json").st_mtime >= _PATIENCE:
             _forget_unused(path)
 
 
 def forget_all() -> Iterator[tuple[str, int]]:
-    """Remove all files of the cache that nobody works on; yield URL and size, in bytes.
+    """Remove all of the cache that nobody works on; yield URL or path, and size in bytes.
 
     Raises:
         OSError: with the path.
     """
+    from machinectl_py.images.listing import disk_usage
+
+    for layout in _layouts():
+        usage = disk_usage(layout)
+        if _remove_unused(layout):
+            yield layout, usage
     for path, download in _cached():
         if _forget_unused(path):
             yield download.url, download.received
@@ -217,6 +228,24 @@ def _cached() -> Iterator[tuple[str, Download]]:
         except (OSError, ValueError, KeyError, TypeError):
             url = ""
         yield path, Download(url, path)
+
+
+def _layouts() -> list[str]:
+    """Return the paths of images of OCI that were being downloaded."""
+    try:
+        entries = sorted(os.listdir(CACHE_DIR))
+    except FileNotFoundError:
+        return []
+    return [f"{CACHE_DIR}/{entry}" for entry in entries if entry.endswith(LAYOUT_SUFFIX)]
+
+
+def _remove_unused(layout: str) -> bool:
+    lock = take_lock(f"{layout}.lck")
+    if lock is None:
+        return False
+    remove_tree(layout)
+    drop_lock(f"{layout}.lck", lock)
+    return True
 
 
 def _forget_unused(path: str) -> bool:

@@ -14,7 +14,7 @@ import subprocess
 from machinectl_py.errors import ConflictError, PymachineError
 from machinectl_py.images import store
 from machinectl_py.images.transfer.confine import Place, Tool, World, find_program
-from machinectl_py.images.transfer.download import CACHE_DIR
+from machinectl_py.images.transfer.download import CACHE_DIR, LAYOUT_SUFFIX
 from machinectl_py.images.transfer.flow import Room
 from machinectl_py.images.transfer.tar import WRITER
 from machinectl_py.kernel import const
@@ -63,13 +63,16 @@ def unpack(
     """
     skopeo = find_program("skopeo", package="skopeo")
     umoci = find_program("umoci", package="umoci")
+    setpriv = find_program("setpriv", package="util-linux")
     os.makedirs(CACHE_DIR, 0o700, exist_ok=True)
-    layout = f"{CACHE_DIR}/{hashlib.sha256(source.encode()).hexdigest()[:32]}.oci"
+    layout = f"{CACHE_DIR}/{hashlib.sha256(source.encode()).hexdigest()[:32]}{LAYOUT_SUFFIX}"
     lock = take_lock(f"{layout}.lck")
     if lock is None:
         raise ConflictError(f"{source} is being downloaded by another process")
     try:
-        _download((skopeo, "copy", "--quiet"), source, layout, job, insecure=insecure)
+        # The kernel kills it with us, and the lock is its own, too.
+        command = (setpriv, "--pdeathsig", "KILL", skopeo, "copy", "--quiet")
+        _download(command, source, layout, job, insecure=insecure, keep=lock)
         _unpack(umoci, layout, aside, job)
         remove_tree(layout)
     finally:
@@ -79,7 +82,7 @@ def unpack(
 
 
 def _download(
-    command: tuple[str, ...], source: str, layout: str, job: Job, *, insecure: bool
+    command: tuple[str, ...], source: str, layout: str, job: Job, *, insecure: bool, keep: int
 ) -> None:
     """Copy the image into a layout; it needs the network, the host's keys and its policy."""
     words = (*command, *(("--src-tls-verify=false",) if insecure else ()), source)
@@ -89,6 +92,7 @@ def _download(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        pass_fds=(keep,),
         start_new_session=True,  # the terminal's Ctrl-C is for us, who then end it
     )
     error = b""

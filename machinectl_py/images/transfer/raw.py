@@ -12,6 +12,7 @@ from machinectl_py.images.transfer.confine import Place, Tool, World, find_progr
 from machinectl_py.images.transfer.flow import Room, position, size_text
 from machinectl_py.images.transfer.unpack import Unpacking
 from machinectl_py.kernel import const
+from machinectl_py.kernel.capabilities import parse_names
 from machinectl_py.kernel.mount import open_tree, set_attributes
 
 TYPE_CHECKING = False
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _QCOW2 = b"QFI\xfb"
 # Formats of other programs, which would otherwise pass for disks that hold nothing.
 _OTHERS = {b"KDMV": "vmdk", b"conectix": "vpc", b"vhdxfile": "vhdx", b"<<< ": "vdi"}
+_READ = parse_names(("DAC_READ_SEARCH",))  # also a file that is another user's alone
 _STEP = 1 << 24  # bytes between looks at the disk
 _BLOCK = 1 << 15  # zeros of this size and place become a hole
 _ZEROS = bytes(_BLOCK)
@@ -166,11 +168,10 @@ def _convert(source: int, path: str, job: Job, limit: int) -> None:
     try:
         files = ("/proc/self/fd/0", "/raw")
         command = (program, "convert", "-f", "qcow2", "-O", "raw", "--", *files)
-        tool = Tool(command=command, stdin=from_, stdout=-1)
+        tool = Tool(command=command, stdin=from_, stdout=-1, capabilities=_READ)
         world = World(places=(Place(name="raw", mount=into, directory=False),))
         job.run((tool,), world, look, "Cannot convert the image")
     finally:
-        os.close(from_)
         os.close(into)
 
 

@@ -8,8 +8,6 @@ that was killed is removed by the next who looks.
 from __future__ import annotations
 
 import os
-import re
-import select
 import signal
 import time
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from contextlib import contextmanager
 from machinectl_py.codec import decode, encode
 from machinectl_py.errors import DeniedError, NotFoundError, PymachineError
 from machinectl_py.images.aside import remove_stale
-from machinectl_py.images.transfer.web import without_password
+from machinectl_py.images.transfer.logins import without_login
 from machinectl_py.kernel.procfs import stat
 from machinectl_py.layout import TRANSFERS_DIR
 from machinectl_py.record import Record
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 _SUFFIX, _ASIDE = ".json", ".new"
 _NOTED = 0.5  # seconds: oftener nobody asks
 _PATIENCE = 10.0  # seconds that a transfer has to clean up
-_PERCENT = re.compile(r"\b(\d{1,3}) %")
-_COUNTED = re.compile(r"\b(\d+) of (\d+)$")
 
 
 class Transfer(Record):
@@ -71,10 +67,12 @@ class Reporter:
 
 def percent_of(detail: str) -> int:
     """Return how far that is in percent; -1 where it does not say."""
-    if found := _PERCENT.search(detail):
-        return min(100, int(found[1]))
-    if (found := _COUNTED.search(detail)) and int(found[2]):
-        return min(100, 100 * int(found[1]) // int(found[2]))
+    words = detail.split()
+    for first, middle, last in zip(words, words[1:], (*words[2:], ""), strict=False):
+        if middle == "%" and first.isdigit():
+            return min(100, int(first))
+        if middle == "of" and first.isdigit() and last.isdigit() and int(last):
+            return min(100, 100 * int(first) // int(last))
     return -1
 
 
@@ -98,7 +96,7 @@ def registered(kind: str, local: str, remote: str, progress: Progress) -> Iterat
         pid=own,
         kind=kind,
         local=local,
-        remote=without_password(remote),
+        remote=without_login(remote),
         start_ticks=stat(own).start_ticks,
     )
     try:
@@ -152,6 +150,8 @@ def cancel(pid: int) -> None:
 
 
 def _end(transfer: Transfer, pidfd: int) -> None:
+    import select
+
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         if select.select([pidfd], [], [], _PATIENCE)[0]:

@@ -10,6 +10,7 @@ import urllib.request
 
 from machinectl_py import __version__
 from machinectl_py.errors import NotFoundError, PymachineError, UnsupportedError
+from machinectl_py.images.transfer.logins import split_login, without_login
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,12 +79,13 @@ def ask(url: str, headers: dict[str, str]) -> Any:
         OSError, http.client.HTTPException: there is no answer.
         PymachineError: a redirection out of TLS.
     """
-    plain, login = _without_login(url)
+    plain, login = split_login(url)
     request = urllib.request.Request(  # noqa: S310 - check_url has looked at the scheme
         plain, headers={"User-Agent": f"pymachine/{__version__}", **headers}
     )
     if login:  # for this server, not for one that it redirects to
-        request.add_unredirected_header("Authorization", f"Basic {login}")
+        words = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {words}")  # RFC 7617
     try:
         return urllib.request.build_opener(_SameSecurity).open(request, timeout=_SILENCE)
     except urllib.error.HTTPError as error:
@@ -96,21 +98,6 @@ def ask(url: str, headers: dict[str, str]) -> Any:
         raise
 
 
-def _without_login(url: str) -> tuple[str, str]:
-    """Return a URL without its user and password, and those as RFC 7617 has them; "" for none."""
-    parts = urllib.parse.urlsplit(url)
-    login, at, server = parts.netloc.rpartition("@")
-    if not at:
-        return url, ""
-    words = urllib.parse.unquote(login).encode()
-    return parts._replace(netloc=server).geturl(), base64.b64encode(words).decode()
-
-
-def without_password(url: str) -> str:
-    """Return a URL as everybody may read it: without user and password."""
-    return _without_login(url)[0] if "://" in url else url
-
-
 def failure(url: str, error: BaseException) -> PymachineError:
     """Return the error for people."""
     reason: object = error
@@ -121,4 +108,4 @@ def failure(url: str, error: BaseException) -> PymachineError:
     if isinstance(reason, OSError):
         reason = reason.strerror or reason
     reason = reason or type(error).__name__
-    return PymachineError(f"Cannot download {without_password(url)}: {reason}")
+    return PymachineError(f"Cannot download {without_login(url)}: {reason}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from machinectl_py.errors import ConflictError
+from machinectl_py.errors import ConflictError, PymachineError
 from machinectl_py.kernel import netdevice, nft, rtnl
 from machinectl_py.plan.link_names import BRIDGE_KEY, stable_address
 from machinectl_py.plan.managed import dnsmasq, forwarding, leases, rules
@@ -26,19 +26,17 @@ from machinectl_py.plan.ports import ServiceRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from machinectl_py.config.managed_network import ManagedNetwork
+    from machinectl_py.plan.context import Hooks
     from machinectl_py.plan.managed.members import Members
-    from machinectl_py.plan.ports import ServiceRunner
 
 
 class InUse(NetworksLock):
     """The networks that are up, held by a lock while it is open."""
 
-    def __init__(self, services: Callable[[], ServiceRunner], host_id: str = "") -> None:
+    def __init__(self, hooks: Hooks, host_id: str = "") -> None:
         """Take who runs services; and the host's machine ID, of which bridges have addresses."""
-        self._services, self._host_id = services, host_id
+        self._hooks, self._host_id = hooks, host_id
         self._namespace = os.stat("/proc/self/ns/net").st_ino
         self.warnings: list[str] = []
 
@@ -160,7 +158,8 @@ class InUse(NetworksLock):
 
     def _make_bridge(self, up: Up) -> None:
         network = up.network
-        index = rtnl.index_of(network.bridge) or rtnl.add_bridge(network.bridge, up.mac)
+        found = rtnl.index_of(network.bridge)
+        index = found or rtnl.add_bridge(network.bridge, up.mac)
         try:
             forwarding.prepare_bridge(network.bridge)
         except OSError:
@@ -171,6 +170,15 @@ class InUse(NetworksLock):
                 continue
             rtnl.add_address(index, address, int(prefix))
         netdevice.set_up(network.bridge)
+        if not found:
+            self._tell_resolver(index, network)
+
+    def _tell_resolver(self, index: int, network: ManagedNetwork) -> None:
+        """Have the host know the machines' names; it forgets them with the bridge."""
+        try:
+            self._hooks.tell_resolver(index, network.gateways(), network.name)
+        except PymachineError as error:
+            self.warnings.append(error.message)
 
     def _forward(self, now: Members, network: ManagedNetwork) -> Members:
         """Have the kernel pass packets on; that it cannot be had is told, as somebody may."""
@@ -209,7 +217,7 @@ class InUse(NetworksLock):
         others = now.others(network.name)
         for name, text in dnsmasq.files(network, now.of(network.name), others).items():
             write_file(f"{directory}/{name}", text)
-        self._services().start(
+        self._hooks.services().start(
             ServiceRequest(
                 name=service_name(network.name),
                 description=f"DHCP and DNS of the network {network.name}",
@@ -220,7 +228,7 @@ class InUse(NetworksLock):
 
     def _take_down(self, up: Up) -> None:
         name = up.network.name
-        self._services().stop(service_name(name))
+        self._hooks.services().stop(service_name(name))
         _remove_directory(dnsmasq.directory(name))
         index = rtnl.index_of(up.network.bridge)
         if up.namespace != self._namespace or not index:

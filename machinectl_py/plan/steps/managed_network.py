@@ -17,6 +17,8 @@ from machinectl_py.plan.managed.forwarding import has_ipv6
 from machinectl_py.plan.step import Step
 from machinectl_py.plan.steps.links import link_slot, ready_slot
 
+_FURTHER = 4096  # metrics of routes by further networks; those of clients inside are lower
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
@@ -60,9 +62,11 @@ class EnterNetwork(Step):
     name = "enter-network"
     place = "supervisor"
     man = "dnsmasq(8), nft(8), bridge(8)"
-    because = "the machine's link is to be a port of the bridge; undone after that link is gone"
+    because = (
+        "while systemd makes the cgroup; undone after the machine's link, a port of the bridge"
+    )
     lifetime = "host"
-    takes = ("lock", "leader")
+    takes = ("lock",)
 
     machine: str
     network: ManagedNetwork
@@ -97,7 +101,7 @@ class EnterNetwork(Step):
         from machinectl_py.plan.managed.in_use import InUse
         from machinectl_py.plan.managed.members import Member
 
-        with InUse(context.hooks.services, self.host_id) as in_use:
+        with InUse(context.hooks, self.host_id) as in_use:
             member = in_use.enter(
                 self.network,
                 Member(
@@ -118,7 +122,7 @@ class EnterNetwork(Step):
         """Leave it."""
         from machinectl_py.plan.managed.in_use import InUse
 
-        with InUse(context.hooks.services) as in_use:
+        with InUse(context.hooks) as in_use:
             in_use.leave(self.machine, self.network.name)
 
 
@@ -171,6 +175,7 @@ class SetAddresses(Step):
 
     network: ManagedNetwork
     inside: str
+    is_further: bool = False  # routes by it only where none by others leads
 
     def label(self) -> str:
         """Return the name with that of the link."""
@@ -205,7 +210,9 @@ class SetAddresses(Step):
             ):
                 if subnet.version == 4 or has_ipv6():
                     rtnl.add_address(index, subnet.at(number), subnet.prefix)
-                    rtnl.add_default_route(index, gateway)
+                    # A metric of its own: with another route's it would be that.
+                    metric = _FURTHER + index if self.is_further else 0
+                    rtnl.add_default_route(index, gateway, metric)
         context.give(ready_slot(self.network.name), 1)
 
 

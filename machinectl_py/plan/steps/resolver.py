@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from machinectl_py.kernel import mount as kernel_mount
 from machinectl_py.kernel.paths import open_in_root
@@ -17,6 +18,44 @@ if TYPE_CHECKING:
 RESOLV_CONF = "/etc/resolv.conf"
 _DROP_IN = "/run/systemd/resolved.conf.d/pymachine.conf"
 _ASIDE = "/run/.pymachine-resolv.conf"
+
+
+def resolv_conf(servers: tuple[str, ...], domains: tuple[str, ...]) -> bytes:
+    """Return the file for a machine; an empty one without servers."""
+    if not servers:
+        return b""
+    lines = (f"search {' '.join(domains)}", *(f"nameserver {server}" for server in servers))
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def renew_resolver(root: str, before: bytes, after: bytes, owner: int) -> None:
+    """Write the file of a machine that runs, unless it is not ours: neither missing nor as before.
+
+    Args:
+        root: of the machine, as in /proc/PID/root.
+        before: what we wrote last.
+        after: what it shall hold.
+        owner: the host's id of root inside.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        fd = open_in_root(root, RESOLV_CONF, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        fd = open_in_root(root, RESOLV_CONF, flags, 0o644)
+        os.fchown(fd, owner, owner)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EROFS):  # another's, or a read-only root
+            return
+        raise
+    with open(fd, "r+b") as file:
+        ours = (b"", before)
+        if stat.S_ISREG(os.fstat(fd).st_mode) and file.read(len(before) + 1) in ours:
+            file.seek(0)
+            file.truncate()
+            file.write(after)
 
 
 class WriteResolver(Step):
@@ -40,13 +79,10 @@ class WriteResolver(Step):
 
     def apply(self, context: Context) -> None:
         """Write it, or go on: it is a service to the machine."""
-        search = " ".join(self.domains)
-        lines = [f"search {search}", *(f"nameserver {server}" for server in self.servers)]
-        text = "".join(f"{line}\n" for line in lines).encode()
         try:
-            _put(text)
+            _put(resolv_conf(self.servers, self.domains))
             if self.boots:
-                servers = " ".join(self.servers)
+                servers, search = " ".join(self.servers), " ".join(self.domains)
                 _make(_DROP_IN, f"[Resolve]\nDNS={servers}\nDomains={search}\n".encode())
         except OSError as error:
             pass_over(context, error, RESOLV_CONF)
