@@ -344,7 +344,7 @@ _NETWORK = (
         field="network_managed", kind="network-name", group="network", name="--network",
         value="NAME", optional_value="default", section="X-Network", key="Network",
         many=True, masks="network", privileged=True,
-        help="a managed network: addresses, routes and names are there at once; and others",
+        help="a managed network, with addresses, routes and names at once; again for others",
     ),
     Setting(
         field="network_address", kind="ip-address", group="network", name="--network-address",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+from machinectl_py.codec import decode
+from machinectl_py.kernel.program import Program
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -22,20 +25,13 @@ def ruleset() -> list[dict[str, Any]]:
     Raises:
         OSError: nft is not installed, or refuses.
     """
-    import json
-    import subprocess
-
-    tool = find()
-    if not tool:
-        raise FileNotFoundError(2, "No such file or directory", "nft")
-    done = subprocess.run(
-        [tool, "--json", "list", "ruleset"], capture_output=True, text=True, check=False
-    )
+    code, listed, said = Program((_need(), "--json", "list", "ruleset")).wait()
     try:
-        listed: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
+        found: list[dict[str, Any]] = decode(listed)["nftables"]
     except (ValueError, KeyError) as error:
-        raise OSError(22, f"nft: {done.stderr.strip() or 'cannot list its rules'}") from error
-    return listed
+        what = said.strip() or f"exit status {code}"
+        raise OSError(22, f"nft: cannot list its rules: {what}") from error
+    return found
 
 
 def load(rules: str) -> None:
@@ -56,22 +52,7 @@ class Loading:
         Raises:
             OSError: nft is not installed.
         """
-        import subprocess
-
-        tool = find()
-        if not tool:
-            raise FileNotFoundError(2, "No such file or directory", "nft")
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            [tool, "-f", "-"], stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True
-        )
-        assert self._process.stdin
-        try:
-            self._process.stdin.write(rules)  # it reads all before it says anything
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass
-        self._process.stdin = None  # or communicate() would use it
+        self._program = Program((_need(), "-f", "-"), rules)
 
     def wait(self) -> None:
         """Wait until they hold.
@@ -79,6 +60,14 @@ class Loading:
         Raises:
             OSError: nft refuses, with its first words.
         """
-        said = self._process.communicate()[1].strip().partition("\n")[0]
-        if self._process.returncode:
-            raise OSError(22, f"nft: {said.removeprefix('/dev/stdin:') or 'failed'}")
+        code, _, said = self._program.wait()
+        if code:
+            first = said.strip().partition("\n")[0].removeprefix("/dev/stdin:")
+            raise OSError(22, f"nft: {first or 'failed'}")
+
+
+def _need() -> str:
+    tool = find()
+    if not tool:
+        raise FileNotFoundError(2, "No such file or directory", "nft")
+    return tool

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from machinectl_py.config.subnet import read_address
 from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, UnsupportedError
 from machinectl_py.plan import link_names
-from machinectl_py.plan.managed.numbers import is_usable
+from machinectl_py.plan.build_managed import (
+    PRIMARY,
+    attached_host_name,
+    attached_name,
+    check_managed,
+    host_name,
+    inside_address,
+    link_further,
+    long_name,
+    set_addresses,
+)
 from machinectl_py.plan.steps import forward_ports, join_network, links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from machinectl_py.config.managed_network import ManagedNetwork
     from machinectl_py.config.spec import MachineSpec, NetworkPair
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
 
 _NFT_MARKS = frozenset('"*\\')
-_PRIMARY = "host0"  # what systemd-nspawn calls the link of --network-veth inside
 
 
 def check_network(spec: MachineSpec, facts: HostFacts) -> None:
@@ -40,7 +47,7 @@ def check_network(spec: MachineSpec, facts: HostFacts) -> None:
         raise ConfigError(f"{path} is no network namespace")
     if spec.network.ports and not facts.network.nft:
         raise UnsupportedError("Ports are forwarded by nft, which is missing", "Install nftables.")
-    _check_managed(spec, facts)
+    check_managed(spec, facts)
     link = link_here(spec, facts)
     if spec.network.ports and set(link) & _NFT_MARKS:
         raise ConfigError(f"The name {link} cannot stand in a rule of nftables")
@@ -65,79 +72,10 @@ def _check_rights(spec: MachineSpec, facts: HostFacts) -> None:
         )
 
 
-def _check_managed(spec: MachineSpec, facts: HostFacts) -> None:
-    found = facts.network
-    if not spec.network.managed and not spec.network.attached:
-        return
-    if found.unknown:
-        name = found.unknown[0]
-        raise NotFoundError(
-            f"There is no network '{name}'", f"'pymachine network create {name}' makes it."
-        )
-    if not found.nft:
-        raise UnsupportedError("Managed networks need nft, which is missing", "Install nftables.")
-    if not found.dnsmasq:
-        raise UnsupportedError(
-            "Managed networks are served by dnsmasq, which is missing",
-            "Install dnsmasq-base (on other systems than Debian: dnsmasq).",
-        )
-    if found.managed:
-        _wanted_number(spec, found.managed)
-
-
-def _wanted_number(spec: MachineSpec, network: ManagedNetwork) -> int:
-    """Return the number of the address that was asked for, 0 for any.
-
-    Raises:
-        ConfigError: no machine of the network can have it.
-    """
-    fixed = spec.network.fixed
-    if not fixed:
-        return 0
-    version, address = read_address(fixed)
-    for subnet in network.subnets():
-        number = subnet.number_of(address)
-        if subnet.version == version and is_usable(network, number):
-            return number
-    subnets = " and ".join(f"{subnet.at(0)}/{subnet.prefix}" for subnet in network.subnets())
-    raise ConfigError(
-        f"{fixed} is no address for a machine in the network '{network.name}'",
-        f"Its subnets are {subnets}.",
-    )
-
-
-def define(facts: HostFacts) -> tuple[Step, ...]:
-    """Return the launcher's step that defines a network which was proposed."""
-    if not facts.network.proposed:
-        return ()
-    from machinectl_py.plan.steps.managed_network import DefineNetwork
-
-    found = facts.network
-    return tuple(
-        DefineNetwork(network=one) for one in found.networks() if one.name in found.proposed
-    )
-
-
-def resolver(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the step that has the machine ask the resolver of its first managed network."""
-    networks = facts.network.networks()
-    if not networks or spec.resolv_conf != "auto":
-        return ()
-    from machinectl_py.plan.steps.resolver import WriteResolver
-
-    return (
-        WriteResolver(
-            servers=networks[0].gateways(),
-            domains=tuple(network.name for network in networks),
-            boots=spec.payload.kind == "boot",
-        ),
-    )
-
-
 def check_names(spec: MachineSpec) -> tuple[Step, ...]:
     """Return the launcher's step that looks for links in the way."""
     network = spec.network
-    names = [_host_name(spec)] if network.veth else []
+    names = [host_name(spec)] if network.veth else []
     names += [pair.host for pair in network.veth_extra]
     names += [_rate_link(spec)] if network.rate_out else []
     names += [attached_host_name(spec, other) for other in network.attached]
@@ -162,8 +100,8 @@ def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
         *_children(spec, facts),
         *_limit_rate(spec),
         *_ports(spec, facts),
-        *_set_addresses(facts),
-        *(step for other in facts.network.attached for step in _link(spec, facts, other)),
+        *set_addresses(facts),
+        *(step for other in facts.network.attached for step in link_further(spec, facts, other)),
     )
 
 
@@ -181,7 +119,7 @@ def await_links(spec: MachineSpec) -> tuple[Step, ...]:
 def _inside_names(spec: MachineSpec) -> tuple[str, ...]:
     network = spec.network
     pairs = (*network.interfaces, *network.veth_extra, *network.macvlan, *network.ipvlan)
-    names = [_PRIMARY] if network.veth else []
+    names = [PRIMARY] if network.veth else []
     names += [link_names.short_name(pair.inside) for pair in pairs]
     names += [attached_name(other) for other in network.attached]
     return tuple(names)
@@ -206,131 +144,23 @@ def _bridge(spec: MachineSpec, facts: HostFacts) -> str:
     return f"vz-{spec.network.zone}" if spec.network.zone else spec.network.bridge
 
 
-def _long_name(spec: MachineSpec) -> str:
-    network = spec.network
-    return f"{'vb' if network.bridge or network.zone or network.managed else 've'}-{spec.name}"
-
-
-def _host_name(spec: MachineSpec) -> str:
-    """Return the name here of the link of --network-veth."""
-    return link_names.short_name(_long_name(spec))
-
-
 def _veth(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     network, host_id = spec.network, facts.files.machine_id
     if not network.veth:
         return ()
     bridge = _bridge(spec, facts)
-    name, wanted = _host_name(spec), _long_name(spec)
+    name, wanted = host_name(spec), long_name(spec)
     veth = links.AddVeth(
         host=name,
         alternative=wanted if name != wanted else "",
         host_address=link_names.stable_address(host_id, spec.name, link_names.HOST_KEY),
-        inside=_PRIMARY,
-        inside_address=_inside_address(spec, facts),
+        inside=PRIMARY,
+        inside_address=inside_address(spec, facts),
         bridge=bridge,
         is_zone=bool(network.zone),
         is_primary=True,
     )
     return (links.MakeZone(bridge=bridge), veth) if network.zone else (veth,)
-
-
-def _inside_address(spec: MachineSpec, facts: HostFacts) -> str:
-    """Return the link-layer address of the machine's end; one of a managed network has one."""
-    host_id = facts.files.machine_id or ("0" * 32 if spec.network.managed else "")
-    stable = link_names.stable_address(host_id, spec.name, link_names.INSIDE_KEY)
-    return spec.network.address or stable
-
-
-def enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
-    """Return the steps that have the managed networks ready for the machine's links."""
-    managed = facts.network.managed
-    if not facts.network.networks():
-        return ()
-    from machinectl_py.plan.steps.managed_network import EnterNetwork
-
-    steps = []
-    if managed:
-        first = EnterNetwork(
-            machine=spec.name,
-            network=managed,
-            mac=_inside_address(spec, facts),
-            link=_host_name(spec),
-            host_id=facts.files.machine_id,
-            allow=spec.network.allow,
-            deny=spec.network.deny,
-            wanted=_wanted_number(spec, managed),
-        )
-        steps.append(first)
-    return (*steps, *(_enter_further(spec, facts, other) for other in facts.network.attached))
-
-
-def attached_name(network: str) -> str:
-    """Return how the link of a further network is called inside."""
-    return link_names.short_name(f"pm-{network}")
-
-
-def attached_host_name(spec: MachineSpec, network: str) -> str:
-    """Return how its other end is called here."""
-    return link_names.short_name(f"vb-{spec.name}-{network}")
-
-
-def _further_address(spec: MachineSpec, facts: HostFacts, network: str, key: bytes) -> str:
-    """Return the link-layer address of an end of the link to a further network.
-
-    By the network's name: a number in the list of them would be another after changes.
-    """
-    return link_names.stable_address(
-        facts.files.machine_id or "0" * 32, f"{spec.name} {network}", key
-    )
-
-
-def _enter_further(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> Step:
-    from machinectl_py.plan.steps.managed_network import EnterNetwork
-
-    return EnterNetwork(
-        machine=spec.name,
-        network=network,
-        mac=_further_address(spec, facts, network.name, link_names.EXTRA_INSIDE_KEY),
-        link=attached_host_name(spec, network.name),
-        host_id=facts.files.machine_id,
-        allow=spec.network.allow,
-        deny=spec.network.deny,
-    )
-
-
-def _link(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> tuple[Step, ...]:
-    """Return the steps that make the link to a further network that has been entered."""
-    from machinectl_py.plan.steps.managed_network import SetAddresses
-
-    here, inside = attached_host_name(spec, network.name), attached_name(network.name)
-    long = f"vb-{spec.name}-{network.name}"
-    name = network.name
-    return (
-        links.AddVeth(
-            host=here,
-            alternative=long if here != long else "",
-            host_address=_further_address(spec, facts, name, link_names.EXTRA_HOST_KEY),
-            inside=inside,
-            inside_address=_further_address(spec, facts, name, link_names.EXTRA_INSIDE_KEY),
-            bridge=network.bridge,
-        ),
-        SetAddresses(network=network, inside=inside, is_further=True),
-    )
-
-
-def attach(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -> tuple[Step, ...]:
-    """Return the steps that have a machine in a further network."""
-    return (_enter_further(spec, facts, network), *_link(spec, facts, network))
-
-
-def _set_addresses(facts: HostFacts) -> tuple[Step, ...]:
-    """Return what gives the machine its addresses: once those who wait for them are ready."""
-    if facts.network.managed is None:
-        return ()
-    from machinectl_py.plan.steps.managed_network import SetAddresses
-
-    return (SetAddresses(network=facts.network.managed, inside=_PRIMARY),)
 
 
 def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -349,15 +179,6 @@ def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     )
 
 
-def check_firewall(facts: HostFacts) -> tuple[Step, ...]:
-    """Return the steps that look for what stops packets of managed networks."""
-    if not facts.network.networks():
-        return ()
-    from machinectl_py.plan.steps.managed_network import CheckFirewall
-
-    return tuple(CheckFirewall(network=network) for network in facts.network.networks())
-
-
 def _rate_link(spec: MachineSpec) -> str:
     """Return the link that shapes what the machine sends, "" if nothing does."""
     return link_names.short_name(f"pi-{spec.name}") if spec.network.rate_out else ""
@@ -371,8 +192,8 @@ def _limit_rate(spec: MachineSpec) -> tuple[Step, ...]:
 
     return (
         LimitRate(
-            link=_host_name(spec),
-            inside=_PRIMARY,
+            link=host_name(spec),
+            inside=PRIMARY,
             shaper=_rate_link(spec),
             rate_in=network.rate_in,
             rate_out=network.rate_out,
@@ -382,7 +203,7 @@ def _limit_rate(spec: MachineSpec) -> tuple[Step, ...]:
 
 def link_here(spec: MachineSpec, facts: HostFacts) -> str:
     """Return the link of the host by which it reaches the machine, or ""."""
-    return (_bridge(spec, facts) or _host_name(spec)) if spec.network.veth else ""
+    return (_bridge(spec, facts) or host_name(spec)) if spec.network.veth else ""
 
 
 def _ports(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
@@ -398,7 +219,7 @@ def forward_ports_of(spec: MachineSpec, facts: HostFacts) -> forward_ports.Forwa
         machine=spec.name,
         ports=network.ports,
         link=link_here(spec, facts),
-        inside=_PRIMARY if network.veth else "",
+        inside=PRIMARY if network.veth else "",
     )
 
 

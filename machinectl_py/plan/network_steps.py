@@ -31,15 +31,15 @@ def network_steps(spec: MachineSpec, facts: HostFacts) -> NetworkSteps:
     """
     if spec.network.kind == "host":  # which needs none of the modules
         return NetworkSteps()
-    from machinectl_py.plan import build_network
+    from machinectl_py.plan import build_managed, build_network
 
     build_network.check_network(spec, facts)
     return NetworkSteps(
-        launcher=(*build_network.check_names(spec), *build_network.define(facts)),
-        early=build_network.enter(spec, facts),
+        launcher=(*build_network.check_names(spec), *build_managed.define(facts)),
+        early=build_managed.enter(spec, facts),
         before_birth=build_network.join(spec),
         after_birth=build_network.connect(spec, facts),
-        last=build_network.check_firewall(facts),
-        mounts=build_network.resolver(spec, facts),
+        last=build_managed.check_firewall(facts),
+        mounts=build_managed.resolver(spec, facts),
         awaited=build_network.await_links(spec),
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from machinectl_py.errors import ConfigError, ConflictError, NotFoundError
 from machinectl_py.log import warn
-from machinectl_py.plan.build_network import attach, attached_host_name, check_network, define
+from machinectl_py.plan.build_managed import attach, attached_host_name, define
+from machinectl_py.plan.build_network import check_network
 from machinectl_py.plan.context import Context
 from machinectl_py.plan.network_facts import find_or_propose, probe_network
 from machinectl_py.plan.step import Plan
@@ -42,7 +43,7 @@ def attach_network(name: str, network: str) -> str:
     """
     with Changes(name) as changes:
         state = changes.state()
-        spec, facts = read_spec(state), read_facts(name)
+        spec, before = read_spec(state), read_facts(name)
         if spec.network.kind != "private":
             raise ConfigError(f"Machine '{name}' has no network of its own")
         if network in _networks(spec.network):
@@ -50,9 +51,8 @@ def attach_network(name: str, network: str) -> str:
         spec = spec.replace(
             network=spec.network.replace(attached=(*spec.network.attached, network))
         )
-        found, facts = _probe(spec, facts, network)
+        found, facts = _probe(spec, before, network)
         _undo(name, _steps_of(name, network))  # of one that was killed
-        before = read_facts(name)
         link = _build(state, spec, facts, found)
         _renew_resolver(state, spec, before, facts)
         return link
