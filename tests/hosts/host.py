@@ -50,6 +50,8 @@ def prepare(root: Path, kind: str, suite: str) -> None:
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", root / "var/tmp"], check=True
     )
+    # Tests start one of their own.
+    Path(root, "etc/systemd/system/docker-registry.service").symlink_to("/dev/null")
     source = Path(f"{root}{INSIDE}")
     source.mkdir(parents=True)
     overlay.mount_copy(REPOSITORY, source)

@@ -95,6 +95,12 @@ def _loops(images: str) -> list[str]:
     ]
 
 
+def _lock_name(status: os.stat_result) -> str:
+    """Return what /proc/locks calls a file; proc_locks(5). Inodes alone have equals elsewhere."""
+    device = status.st_dev
+    return f"{os.major(device):02x}:{os.minor(device):02x}:{status.st_ino}"
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text().strip()
@@ -139,7 +145,7 @@ def _pids(path: str) -> list[int]:
 def _files(directory: str) -> list[str]:
     """Return the files below a directory, but locks that somebody holds: a holder is a process."""
     held = {
-        int(line.split()[-3].rpartition(":")[2])
+        line.split()[-3]
         for line in Path("/proc/locks").read_text().splitlines()
         if "->" not in line
     }
@@ -152,7 +158,7 @@ def _files(directory: str) -> list[str]:
         for name in files:
             path = Path(parent, name)
             try:
-                if path.lstat().st_ino not in held:
+                if _lock_name(path.lstat()) not in held:
                     found.append(f"file {path}")
             except FileNotFoundError:
                 continue

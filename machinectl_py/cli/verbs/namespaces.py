@@ -54,6 +54,8 @@ def run(arguments: Arguments) -> int:
     if legend:
         whose = "PID 1" if view.host_process == "PID 1" else "this process (PID 1 hides its own)"
         sys.stdout.write(f"\nHOST is {whose}; the machine has {view.processes} processes.\n")
+        if not any(namespace.machine for namespace in view.namespaces):
+            sys.stdout.write("Those of the machine are for root alone to see.\n")
     return 0
 
 
