@@ -156,21 +156,25 @@ def _copy(source: _Side, target: _Side, *, force: bool) -> tuple[str, ...]:
             raise ConflictError(f"{target.title} exists already", "--force replaces it.")
         for side, more in ((source, const.MOUNT_ATTR_RDONLY), (target, 0)):
             set_attributes(side.parent, _SAFE | more)
-        if there is None or not stat.S_ISDIR(there.st_mode):
-            return _make_aside(source, target, replaces=there is not None)
-        if not stat.S_ISDIR(found.st_mode):
+        merges = there is not None and stat.S_ISDIR(there.st_mode)
+        if merges and not stat.S_ISDIR(found.st_mode):
             raise ConflictError(f"{target.title} is a directory, and {source.title} is none")
-        return _run(source, target, (f"from/{source.name}", "."), f"to/{target.name}")
+        with Interruption() as interruption:
+            job = Job(lambda _phase, _detail: None, interruption, -1)
+            if merges:
+                what = (f"from/{source.name}", ".")
+                return _run(job, source, target, what, f"to/{target.name}")
+            return _make_aside(job, source, target, replaces=there is not None)
     finally:
         source.close()
         target.close()
 
 
-def _make_aside(source: _Side, target: _Side, *, replaces: bool) -> tuple[str, ...]:
+def _make_aside(job: Job, source: _Side, target: _Side, *, replaces: bool) -> tuple[str, ...]:
     aside = f".#pymachine-{os.urandom(8).hex()}"
     try:
         target.make_directory(aside)
-        told = _run(source, target, ("from", f"./{source.name}"), f"to/{aside}")
+        told = _run(job, source, target, ("from", f"./{source.name}"), f"to/{aside}")
         made = os.open(aside, _DIRECTORY, dir_fd=target.parent)
         try:
             if replaces:
@@ -186,10 +190,13 @@ def _make_aside(source: _Side, target: _Side, *, replaces: bool) -> tuple[str, .
         remove_tree(aside, target.parent)
 
 
-def _run(source: _Side, target: _Side, what: tuple[str, str], into: str) -> tuple[str, ...]:
+def _run(
+    job: Job, source: _Side, target: _Side, what: tuple[str, str], into: str
+) -> tuple[str, ...]:
     """Have one tar read and the other write.
 
     Args:
+        job: that this is.
         source: where from, seen as "from".
         target: where to, seen as "to".
         what: the directory to be in, and what to pack there.
@@ -210,21 +217,20 @@ def _run(source: _Side, target: _Side, what: tuple[str, str], into: str) -> tupl
         capabilities=WRITER,
         user_namespace=target.user_namespace,
     )
-    from_, to = (
-        Place(name=name, mount=side.parent) for name, side in (("from", source), ("to", target))
-    )
-    what_failed = f"Cannot copy {source.title} to {target.title}"
+    places = (("from", source), ("to", target))
+    world = World(places=tuple(Place(name=name, mount=side.parent) for name, side in places))
 
     def close_ours() -> None:
         os.close(read)
         os.close(write)
 
-    with Interruption() as interruption:
-        job = Job(lambda _phase, _detail: None, interruption, -1)
-        try:
-            world = World(places=(from_, to))
-            return job.run(
-                (reader, writer), world, interruption.check, what_failed, started=close_ours
-            )
-        except OSError as error:
-            raise PymachineError(f"Cannot copy {source.title}: {error.strerror}") from error
+    try:
+        return job.run(
+            (reader, writer),
+            world,
+            job.interruption.check,
+            f"Cannot copy {source.title} to {target.title}",
+            started=close_ours,
+        )
+    except OSError as error:
+        raise PymachineError(f"Cannot copy {source.title}: {error.strerror}") from error

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
 from tests.conftest import COMMAND
 from tests.integration.test_boot import one_error
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -146,21 +146,24 @@ def test_bad_copies_are_one_line(pymachine, booted, things, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_an_interrupted_copy_leaves_nothing(pymachine, booted, tmp_path):
+def test_an_interrupted_copy_leaves_nothing(pymachine, booted, tree, tmp_path):
     with open(tmp_path / "large", "wb") as file:
         file.writelines(os.urandom(1 << 20) for _ in range(64))
     process = subprocess.Popen(
         [*COMMAND, "copy-to", booted, tmp_path / "large", "/root/large"], stderr=subprocess.PIPE
     )
-    while ".#pymachine" not in inside(pymachine, booted, "ls -A /root"):
-        assert process.poll() is None
-        time.sleep(0.001)
+    wait_for(
+        lambda: (
+            any(name.startswith(".#pymachine") for name in os.listdir(tree / "root"))
+            or process.poll() is not None
+        )
+    )
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=30)[1].decode()
     if process.returncode:  # else it was faster
         assert "Interrupted by SIGTERM" in said
-        assert "large" not in inside(pymachine, booted, "ls -A /root")
-    assert ".#pymachine" not in inside(pymachine, booted, "ls -A /root")
+        assert "large" not in os.listdir(tree / "root")
+    assert not any(name.startswith(".#pymachine") for name in os.listdir(tree / "root"))
 
 
 def test_only_root_copies(booted, things):

@@ -144,6 +144,8 @@ def test_a_killed_export_leaves_the_old_file(pymachine, file, tmp_path):
         killed(command, delay)
         assert os.listdir(tmp_path) in ([], [target.name])
     assert visible() == ["web"]
+    assert pymachine("list-transfers", "--no-legend", check=True).stdout == ""
+    assert os.listdir("/run/pymachine/transfers") == []
 
 
 def test_a_full_disk_under_an_export_leaves_the_old_file(pymachine, file, tmp_path):
