@@ -6,14 +6,17 @@ import ctypes
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
+
+from tests.hosts import leftovers
 
 CLONE_NEWNS = 0x00020000
 # Where images and machines are kept.
 STORES = ("/var/lib/machines", "/var/lib/pymachine")
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+# What ends a run, besides SIGINT; whoever sends it may send it to all of us at once.
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -60,6 +63,7 @@ def enter_own_cgroup() -> tuple[Path, Path]:
     """
     root = cgroup2_root()
     before = Path(root + Path("/proc/self/cgroup").read_text().partition("0::")[2].strip())
+    leftovers.sweep(Path(root))
     own = Path(root, f"pymachine-tests-{os.getpid()}")
     own.mkdir()
     Path(own, "cgroup.procs").write_text(str(os.getpid()))
@@ -69,14 +73,9 @@ def enter_own_cgroup() -> tuple[Path, Path]:
 def leave_own_cgroup(own: Path, before: Path) -> None:
     """Go back, and remove our cgroup with all that is in it."""
     Path(before, "cgroup.procs").write_text(str(os.getpid()))
-    Path(own, "cgroup.kill").write_text("1")
-    while "populated 1" in Path(own, "cgroup.events").read_text():
-        time.sleep(0.005)
-    # systemd-nspawn makes its cgroups by the same path in systemd's own v1 hierarchy, and leaves
-    # them.
-    for path in (own, Path("/sys/fs/cgroup/systemd", own.name)):
-        for directory, _, _ in os.walk(path, topdown=False):
-            Path(directory).rmdir()
+    leftovers.kill_all(own)
+    for path in (own, leftovers.V1_HIERARCHY / own.name):
+        leftovers.remove_cgroup(path)
 
 
 def become_child_of_a_reaper() -> int:
@@ -93,6 +92,9 @@ def become_child_of_a_reaper() -> int:
     child = os.fork()
     if child == 0:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # Caught, not ignored: so the programs that are tested have the default.
+        for number in _ENDING:
+            signal.signal(number, lambda *_: None)
         return reaper
     code = _reap_until_end_of(child)
     if cgroups:
@@ -102,7 +104,8 @@ def become_child_of_a_reaper() -> int:
 
 def _reap_until_end_of(child: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child as well
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    for number in _ENDING:  # whose fixtures clean up
+        signal.signal(number, lambda *_: os.kill(child, signal.SIGINT))
     while True:
         pid, status = os.wait()
         if pid == child:

@@ -25,7 +25,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.hosts import apart, overlay, trees  # noqa: E402
+from tests.hosts import apart, leftovers, overlay, trees  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -218,7 +218,9 @@ def main() -> int:
     command = ["/bin/bash"] if arguments.shell else [*pytest, *arguments.words]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     apart.private_mounts()
-    with tempfile.TemporaryDirectory(prefix="pymachine-host-", dir="/var/tmp") as work:
+    with tempfile.TemporaryDirectory(
+        prefix=f"pymachine-host-{os.getpid()}-", dir="/var/tmp"
+    ) as work:
         root, log = Path(work, "root"), Path(work, "console")
         root.mkdir()
         prepare(root, arguments.tree, arguments.suite)
@@ -236,6 +238,7 @@ def main() -> int:
         finally:
             for _layer in ("overlay", "its tmpfs"):
                 subprocess.run(["umount", "--recursive", "--lazy", root], check=True)
+            leftovers.sweep_v1()
 
 
 if __name__ == "__main__":

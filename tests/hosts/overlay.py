@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.hosts.leftovers import make_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def mount_copy(lower: Path | str, target: Path | str) -> None:
 @contextmanager
 def private_copy(lower: Path | str) -> Iterator[Path]:
     """Give a writable copy of a tree that is gone, with what was written, at the end."""
-    target = Path(tempfile.mkdtemp(prefix="pymachine-tree-", dir="/var/tmp"))
+    target = make_directory("tree")
     mount_copy(lower, target)
     try:
         yield target

@@ -112,7 +112,10 @@ def _cgroups(ours: set[int]) -> list[str]:
     """Return the cgroups of machines but of those in which others live, which are not ours."""
     root = cgroup2_root()
     found = []
-    for top in (f"{root}/pymachine", f"{root}/machine.slice"):
+    # The last two are made by a systemd-nspawn with --keep-unit that was started in the root.
+    for top in (
+        f"{root}/{name}" for name in ("pymachine", "machine.slice", "payload", "supervisor")
+    ):
         below = [directory for directory, _, _ in os.walk(top)]
         foreign = {_machine(path) for path in below if set(_pids(path)) - ours}
         kept = f"{root}/machine.slice"  # by systemd, for the next machine

@@ -51,7 +51,9 @@ def pool(
     Raises:
         NoLoops: it would be on a loop device, and there are none.
     """
-    with tempfile.TemporaryDirectory(prefix="pymachine-pool-", dir="/var/tmp") as directory:
+    with tempfile.TemporaryDirectory(
+        prefix=f"pymachine-pool-{os.getpid()}-", dir="/var/tmp"
+    ) as directory:
         top, image = Path(directory, "top"), Path(directory, "image")
         top.mkdir()
         if kind == "tmpfs":

@@ -8,7 +8,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import tempfile
 import time
 import uuid
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from machinectl_py.plan.id_ranges import FIRST, FOREIGN_BASE, LAST, SIZE, lock_p
 from machinectl_py.plan.root_facts import default_users
 from machinectl_py.runtime.state import read_state
 from tests.hosts import trees
+from tests.hosts.leftovers import make_directory
 from tests.integration import specs
 from tests.waiting import wait_for
 
@@ -50,7 +50,7 @@ PICKED = UsersSpec(mode="pick", ownership="map")
 @contextmanager
 def copied(source):
     """Give a copy of a tree on a tmpfs, whose ids can be mapped; an overlay's cannot."""
-    target = Path(tempfile.mkdtemp(prefix="pymachine-tree-", dir="/var/tmp"))
+    target = make_directory("tree")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", target], check=True)
     try:
         subprocess.run(["cp", "-a", source, target / "root"], check=True)
@@ -379,7 +379,7 @@ def probed_mounts(shown):
 @pytest.fixture
 def private_source():
     """Give a directory on a tmpfs, whose ids can be mapped, with a file of root of the host."""
-    path = Path(tempfile.mkdtemp(prefix="pymachine-source-", dir="/var/tmp"))
+    path = make_directory("source")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path], check=True)
     try:
         (path / "file").write_text("of the host")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.hosts import trees
+from tests.hosts.leftovers import make_directory
 from tests.integration.test_users import copied
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -35,7 +35,7 @@ def shared_tree():
 @pytest.fixture
 def layers():
     """Give a directory on a tmpfs with "low", which has a file of root's, and "up"."""
-    place = Path(tempfile.mkdtemp(prefix="pymachine-layers-", dir="/var/tmp"))
+    place = make_directory("layers")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", place], check=True)
     try:
         for name in ("low/kept", "up"):
