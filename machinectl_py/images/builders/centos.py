@@ -20,16 +20,7 @@ CENTOS = Distribution(
         Repository(name="appstream", url=f"{_LIST}centos-appstream-$releasever-stream"),
     ),
     keys="RPM-GPG-KEY-[Cc]ent[Oo][Ss]-[Oo]fficial*",
-    packages=(
-        "centos-stream-release",
-        "systemd",
-        "util-linux",
-        "passwd",
-        "iproute",
-        "procps-ng",
-        "glibc-minimal-langpack",
-        "dnf",
-    ),
+    packages=("centos-stream-release", *dnf.PACKAGES),
 )
 
 

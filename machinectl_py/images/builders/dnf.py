@@ -27,6 +27,16 @@ _PHRASES = Phrases(
     errors=("Error: ", "error: ", "Failed to "),
     causes=r"^Public key for .* is not installed|^Package .* is not signed",
 )
+# What a bootable machine needs, besides the package that makes it the distribution it is.
+PACKAGES = (
+    "systemd",
+    "util-linux",
+    "passwd",
+    "iproute",
+    "procps-ng",
+    "glibc-minimal-langpack",
+    "dnf",
+)
 # As Fedora has them, for an rpm(8) that is another distribution's: where the database is, and that
 # no inhibitor of systemd-logind is taken.
 _MACROS = "%_dbpath /usr/lib/sysimage/rpm\n%__transaction_systemd_inhibit %{nil}\n"

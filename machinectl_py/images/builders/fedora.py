@@ -20,16 +20,7 @@ FEDORA = Distribution(
         Repository(name="updates", url=f"{_LIST}updates-released-f$releasever"),
     ),
     keys="RPM-GPG-KEY-fedora-{release}-primary",
-    packages=(
-        "fedora-release",
-        "systemd",
-        "util-linux",
-        "passwd",
-        "iproute",
-        "procps-ng",
-        "glibc-minimal-langpack",
-        "dnf",
-    ),
+    packages=("fedora-release", *dnf.PACKAGES),
 )
 
 
