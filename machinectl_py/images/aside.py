@@ -18,10 +18,10 @@ from machinectl_py.images import store
 from machinectl_py.images.beside import Companions, remove_beside, stem_of
 from machinectl_py.images.interruption import Interruption
 from machinectl_py.kernel import btrfs
-from machinectl_py.kernel.libc import check, libc
 from machinectl_py.kernel.locks import drop_lock, is_locked, take_lock
 from machinectl_py.kernel.remove_tree import remove_tree
 from machinectl_py.kernel.statfs import BTRFS, filesystem_magic, is_subvolume
+from machinectl_py.kernel.writeback import sync_path
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -74,7 +74,7 @@ class Aside:
             OSError: with the path.
         """
         is_file = stat.S_ISREG(os.stat(self.path, follow_symlinks=False).st_mode)
-        _sync(self.path)
+        sync_path(self.path)  # so that a crash cannot leave the image hollow
         self.interruption.check()
         target = f"{store.MACHINES_DIR}/{self.name}" + (".raw" if is_file else "")
         old = store.existing(self.name) if self.placing.replaces else ""
@@ -82,7 +82,7 @@ class Aside:
             self._replace(old, target)
         else:
             self._show(target)
-        _sync(store.MACHINES_DIR)
+        sync_path(store.MACHINES_DIR)
         if self.placing.read_only:
             self._mark(target)
         return target
@@ -225,12 +225,3 @@ def remove(path: str) -> None:
             remove_tree(path)
     except OSError:
         pass
-
-
-def _sync(path: str) -> None:
-    """Write the file system out, so that a crash cannot leave the image hollow; syncfs(2)."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        check(libc.syncfs(fd), "syncfs", path)
-    finally:
-        os.close(fd)

@@ -8,7 +8,7 @@ import os
 from machinectl_py.errors import PymachineError
 from machinectl_py.images import sweep
 from machinectl_py.images.records import StoreLock
-from machinectl_py.kernel.libc import check, libc
+from machinectl_py.kernel.writeback import sync_filesystem
 from machinectl_py.layout import REMOVED_DIR, layer_path
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ class Copy:
         """
         self.make(name)
         copy_tree(source, f"{self._path}/{name}")
-        check(libc.syncfs(self._fd), "syncfs", self._path)
+        sync_filesystem(self._fd, self._path)
 
     def commit(self) -> str:
         """Make it a layer, which a record is to name; the store's lock is held."""

@@ -6,9 +6,9 @@ import os
 
 from machinectl_py.errors import DeniedError, PymachineError, UnsupportedError
 from machinectl_py.kernel import cgroupfs
-from machinectl_py.kernel.libc import check, libc
 from machinectl_py.kernel.paths import open_in_root
 from machinectl_py.kernel.procfs import mountinfo
+from machinectl_py.kernel.writeback import sync_filesystem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Frozen:
                     continue
                 fd = open_in_root(root, mount.target, os.O_RDONLY | os.O_NONBLOCK)
                 try:
-                    check(libc.syncfs(fd), "syncfs", mount.target)
+                    sync_filesystem(fd, mount.target)
                 finally:
                     os.close(fd)
         finally:

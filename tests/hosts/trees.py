@@ -34,7 +34,8 @@ HOST = (
     *("skopeo", "umoci", "docker-registry", "borgbackup"),
     *("python3", "python3-pytest", "python3-hypothesis"),
     *("python3-pystemd", "python3-dbus-next", "python3-pyroute2", "python3-seccomp"),
-    *("acl", "libcap2-bin", "bzip2", "pigz", "xz-utils", "zstd", "gpg", "gpg-agent", "gpgv"),
+    *("acl", "libcap2-bin", "bzip2", "isal", "pigz", "xz-utils", "zstd"),
+    *("gpg", "gpg-agent", "gpgv"),
 )
 # Hosts for networks alone: with lxc to compare with, and with systemd-resolved.
 NETWORKED = (

@@ -1,6 +1,7 @@
 """Compressed streams: known by their first bytes, made and undone by the formats' own programs.
 
-Where a program that uses all processors is installed, it is taken: pigz(1), lbzip2(1).
+Where a program that uses all processors is installed, it is taken: pigz(1), lbzip2(1). Gzip, which
+is undone in one thread, is undone twice as fast by igzip(1) as by pigz(1).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ class Format(Record):
     name: str  # as machinectl --format= has it
     magic: bytes
     suffixes: tuple[str, ...]  # of file names, the usual one first
-    programs: tuple[str, ...]  # the best first
-    package: str  # of Debian, that has the last of the programs
+    packers: tuple[str, ...]  # programs, the best first
+    unpackers: tuple[str, ...]  # the same
+    package: str  # of Debian, that has the last of both
     packing: tuple[str, ...] = ()  # options
     unpacking: tuple[tuple[str, str], ...] = ()  # the same of single programs
 
@@ -31,7 +33,7 @@ class Format(Record):
         Raises:
             UnsupportedError: its program is not installed.
         """
-        program = find_program(*self.programs, package=self.package)
+        program = find_program(*self.unpackers, package=self.package)
         own = dict(self.unpacking).get(os.path.basename(program), "")
         return (program, "-dc", own) if own else (program, "-dc")
 
@@ -41,7 +43,7 @@ class Format(Record):
         Raises:
             UnsupportedError: its program is not installed.
         """
-        return (find_program(*self.programs, package=self.package), "-c", *self.packing)
+        return (find_program(*self.packers, package=self.package), "-c", *self.packing)
 
 
 FORMATS = (
@@ -49,7 +51,8 @@ FORMATS = (
         name="gzip",
         magic=b"\x1f\x8b",
         suffixes=(".gz", ".tgz"),
-        programs=("pigz", "gzip"),
+        packers=("pigz", "gzip"),
+        unpackers=("igzip", "pigz", "gzip"),
         package="gzip",
         packing=("-n",),  # neither name nor time: the same tree gives the same file
         unpacking=(("pigz", "-p1"),),  # more threads only pass blocks to each other here
@@ -58,14 +61,16 @@ FORMATS = (
         name="bzip2",
         magic=b"BZh",
         suffixes=(".bz2", ".tbz2", ".tbz"),
-        programs=("lbzip2", "bzip2"),
+        packers=("lbzip2", "bzip2"),
+        unpackers=("lbzip2", "bzip2"),
         package="bzip2",
     ),
     Format(
         name="xz",
         magic=b"\xfd7zXZ\0",
         suffixes=(".xz", ".txz"),
-        programs=("xz",),
+        packers=("xz",),
+        unpackers=("xz",),
         package="xz-utils",
         packing=("-T0",),
         unpacking=(("xz", "-T0"),),  # of several blocks, as xz -T0 makes them
@@ -74,7 +79,8 @@ FORMATS = (
         name="zstd",
         magic=b"\x28\xb5\x2f\xfd",
         suffixes=(".zst", ".zstd", ".tzst"),
-        programs=("zstd",),
+        packers=("zstd",),
+        unpackers=("zstd",),
         package="zstd",
         packing=("-T0", "-q"),
     ),

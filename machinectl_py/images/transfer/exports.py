@@ -54,7 +54,7 @@ def export_tar(name: str, path: str, progress: Progress, *, format_: str = "") -
             registered("export-tar", name, path, progress) as told,
             written(path) as output,
         ):
-            pack(root, output, chosen, Job(told, interruption, lock))
+            pack(root, output, chosen, Job(told, interruption, lock, target=output))
 
 
 def export_raw(name: str, path: str, progress: Progress, *, format_: str = "") -> None:
@@ -76,7 +76,7 @@ def export_raw(name: str, path: str, progress: Progress, *, format_: str = "") -
             registered("export-raw", name, path, progress) as told,
             written(path) as output,
         ):
-            pack(image, output, chosen, Job(told, interruption, lock))
+            pack(image, output, chosen, Job(told, interruption, lock, target=output))
 
 
 @contextmanager

@@ -1,15 +1,10 @@
-"""Streams between programs: moved and counted by us, followed to their end.
-
-The bytes go from pipe to pipe within the kernel; splice(2).
-"""
+"""Programs side by side, followed to their end: pipes between them, the room on the disk."""
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
-import threading
 
 from machinectl_py.errors import ConfigError, PymachineError
 
@@ -19,8 +14,8 @@ if TYPE_CHECKING:
 
     from machinectl_py.images.interruption import Interruption
     from machinectl_py.images.transfer.confine import Confinement
+    from machinectl_py.images.transfer.pump import Pump
 
-_CHUNK = 1 << 20
 _PIPE_SIZE = 1 << 20  # the most that is allowed by default; pipe(7)
 _LOOK = 0.1  # seconds between looks at the disk
 _LINES, _LONGEST = 1000, 500  # of what programs complain of, and of a line of that
@@ -41,57 +36,6 @@ def wide_pipe() -> tuple[int, int]:
     except OSError:  # pipe-user-pages-soft is used up
         pass
     return read, write
-
-
-class Pump(threading.Thread):
-    """Moves a stream on, and counts it."""
-
-    def __init__(self, source: int, sink: int, *, first: bytes = b"", limit: int = 0) -> None:
-        """Take two descriptors over; `first` goes before what comes, `limit` is 0 for none."""
-        super().__init__(daemon=True)
-        self.source, self.sink = source, sink
-        self.count = 0  # bytes so far
-        self.exceeded = False  # the limit
-        self.error: OSError | None = None
-        self._first, self._limit = first, limit
-
-    def run(self) -> None:
-        """Move all there is, then close both ends."""
-        try:
-            self._write(self._first)
-            while not self.exceeded and self._move():
-                pass
-        except BrokenPipeError:  # the reader has enough, or failed and says why itself
-            pass
-        except OSError as error:
-            self.error = error
-        finally:
-            os.close(self.source)
-            os.close(self.sink)
-
-    def _move(self) -> bool:
-        """Move what is there, or wait for it; say whether there may be more."""
-        try:
-            moved = os.splice(self.source, self.sink, _CHUNK)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            data = os.read(self.source, 1 << 16)  # one that cannot be spliced
-            self._write(data)
-            return bool(data)
-        self._counted(moved)
-        return moved > 0
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.write(self.sink, view)
-            view = view[written:]
-            self._counted(written)
-
-    def _counted(self, moved: int) -> None:
-        self.count += moved
-        self.exceeded = 0 < self._limit < self.count
 
 
 class Room:

@@ -55,7 +55,8 @@ def unpack(source: Source, path: str, job: Job, *, limit: int = 0) -> None:
             if _is_qcow2(source.head):
                 _convert(source.fd, path, job, limit)
                 return
-            _copy(source.fd, target, source.begin, unpacking.looker())
+            with job.writing():
+                _copy(source.fd, target, source.begin, unpacking.looker())
             return
         write_sparsely(unpacking.chunks(), target)
         if _is_qcow2(os.pread(target, 512, 0)):

@@ -48,6 +48,9 @@ _READ = const.MOUNT_ATTR_RDONLY | const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NOD
 # XFS shows ACLs a second time, as it stores them: with ids that no map has touched.
 _ATTRIBUTES = ("--xattrs", "--xattrs-include=*", "--xattrs-exclude=trusted.SGI_ACL_*")
 
+# In units of 512 bytes: fewer calls than with the 10 kB of tapes.
+_RECORD = "--blocking-factor=1024"
+
 
 def _program() -> str:
     """Return the path of GNU tar, which is "gtar" where another one is "tar".
@@ -67,7 +70,7 @@ def unpack_command(directory: str) -> tuple[str, ...]:
     return (
         *(_program(), "--extract", "--file=-", f"--directory=/{directory}"),
         *("--preserve-permissions", "--same-owner", "--numeric-owner", *_ATTRIBUTES),
-        "--blocking-factor=128",
+        _RECORD,
     )
 
 
@@ -80,8 +83,8 @@ def pack_command(directory: str) -> tuple[str, ...]:
     return (
         *(_program(), "--create", "--file=-", f"--directory=/{directory}"),
         *("--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"),
-        *("--numeric-owner", *_ATTRIBUTES, "--acls", "--sparse", "--atime-preserve=system"),
-        *("--warning=no-file-ignored", "--blocking-factor=128"),  # sockets are of no use
+        *("--numeric-owner", *_ATTRIBUTES, "--sparse", "--atime-preserve=system"),
+        *("--warning=no-file-ignored", _RECORD),  # sockets are of no use
     )
 
 

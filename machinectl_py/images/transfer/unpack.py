@@ -10,7 +10,6 @@ from machinectl_py.images import store
 from machinectl_py.images.transfer import compress
 from machinectl_py.images.transfer.confine import Tool, World
 from machinectl_py.images.transfer.flow import (
-    Pump,
     Room,
     follow,
     refuse_failure,
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from machinectl_py.images.transfer.job import Job
+    from machinectl_py.images.transfer.pump import Pump
     from machinectl_py.images.transfer.source import Source
 
 
@@ -66,6 +66,8 @@ class Unpacking:
         self.output = into
 
     def _pump(self, source: int, first: bytes, limit: int) -> int:
+        from machinectl_py.images.transfer.pump import Pump
+
         read, write = wide_pipe()
         self.pumps += (Pump(source, write, first=first, limit=limit),)
         self._given.append(read)
@@ -113,12 +115,13 @@ class Unpacking:
             self._release()
             for pump in self.pumps:
                 pump.start()
-            while chunk := self._wait(content, look):
-                yield chunk
-            self._check()
-            if confinement is not None:
-                complaints = follow(confinement, (), look, self.job.interruption)
-                refuse_failure(confinement, complaints, f"Cannot unpack {self.source.title}")
+            with self.job.writing():
+                while chunk := self._wait(content, look):
+                    yield chunk
+                self._check()
+                if confinement is not None:
+                    complaints = follow(confinement, (), look, self.job.interruption)
+                    refuse_failure(confinement, complaints, f"Cannot unpack {self.source.title}")
         finally:
             os.close(content)
             if confinement is not None:
