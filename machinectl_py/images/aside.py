@@ -21,14 +21,14 @@ from machinectl_py.kernel import btrfs
 from machinectl_py.kernel.locks import drop_lock, is_locked, take_lock
 from machinectl_py.kernel.remove_tree import remove_tree
 from machinectl_py.kernel.statfs import BTRFS, filesystem_magic, is_subvolume
-from machinectl_py.kernel.writeback import sync_path
+from machinectl_py.kernel.writeback import sync_filesystem
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PREFIX, _SUFFIX = ".#", ".new"
+_PREFIX, _SUFFIX, _LOCK = ".#", ".new", ".lck"
 
 
 class Placing(Record):
@@ -48,6 +48,8 @@ class Aside:
         """Hold the image's name and its lock."""
         self.name, self.placing = name, placing
         self.lock = lock  # descriptor: who works on the image keeps it
+        # Open from before the first byte: syncfs(2) tells of what failed since then, and by this.
+        self.directory = os.open(store.MACHINES_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.interruption = interruption
         self.path = path_aside(name)
         self.companions = Companions(store.MACHINES_DIR)
@@ -74,7 +76,8 @@ class Aside:
             OSError: with the path.
         """
         is_file = stat.S_ISREG(os.stat(self.path, follow_symlinks=False).st_mode)
-        sync_path(self.path)  # so that a crash cannot leave the image hollow
+        # So that a crash cannot leave the image hollow.
+        sync_filesystem(self.directory, store.MACHINES_DIR)
         self.interruption.check()
         target = f"{store.MACHINES_DIR}/{self.name}" + (".raw" if is_file else "")
         old = store.existing(self.name) if self.placing.replaces else ""
@@ -82,7 +85,7 @@ class Aside:
             self._replace(old, target)
         else:
             self._show(target)
-        sync_path(store.MACHINES_DIR)
+        sync_filesystem(self.directory, store.MACHINES_DIR)
         if self.placing.read_only:
             self._mark(target)
         return target
@@ -153,6 +156,7 @@ def made_aside(name: str, placing: Placing = AS_NEW) -> Iterator[Aside]:
             finally:
                 aside.companions.close()
                 remove(aside.path)
+                os.close(aside.directory)
     except OSError as error:
         raise PymachineError(f"Cannot make image '{name}': {explain(error)}") from error
     finally:
@@ -169,7 +173,7 @@ def explain(error: OSError) -> str:
 
 def lock_path(name: str) -> str:
     """Return the lock of an image, where systemd's tools have it too."""
-    return f"{store.MACHINES_DIR}/{_PREFIX}{name}.lck"
+    return f"{store.MACHINES_DIR}/{_PREFIX}{name}{_LOCK}"
 
 
 def path_aside(name: str) -> str:
@@ -214,6 +218,20 @@ def stale() -> list[str]:
         and store.is_valid_name(name)
         and not is_locked(lock_path(name))
     ]
+
+
+def free_locks() -> list[str]:
+    """Return the paths of images' locks that nobody holds; who held them was killed."""
+    try:
+        entries = sorted(os.listdir(store.MACHINES_DIR))
+    except FileNotFoundError:
+        return []
+    paths = [
+        f"{store.MACHINES_DIR}/{entry}"
+        for entry in entries
+        if entry.startswith(_PREFIX) and entry.endswith(_LOCK)
+    ]
+    return [path for path in paths if not is_locked(path)]
 
 
 def remove(path: str) -> None:

@@ -15,7 +15,7 @@ from machinectl_py.images.records import (
     machine_names,
     remove_record,
 )
-from machinectl_py.kernel.locks import is_locked
+from machinectl_py.kernel.locks import drop_lock, is_locked, take_lock
 from machinectl_py.layout import (
     LAYERS_DIR,
     RECORDS_DIR,
@@ -66,6 +66,7 @@ def check_store(*, mend: bool) -> tuple[Finding, ...]:
         found += _unused_layers(machines) if whole else ()
         found += _put_aside()
         found += _images_aside(mend)
+        found += _free_locks(mend)
         if mend and whole:
             sweep.put_aside()
     if mend:
@@ -149,9 +150,9 @@ def _put_aside() -> Iterator[Finding]:
 
 def _images_aside(mend: bool) -> Iterator[Finding]:
     for path in aside.stale():
-        if mend:
-            aside.remove(path)
         yield Finding(what="image that was being made", path=path, mended=True)
+    if mend:
+        aside.remove_stale()  # holding its lock, as somebody may begin anew
     for place in store.SEARCH_PATH:
         try:
             entries = sorted(os.listdir(place))
@@ -163,3 +164,10 @@ def _images_aside(mend: bool) -> Iterator[Finding]:
                 if mend:
                     sweep.remove_any(path)
                 yield Finding(what="image that was being removed", path=path, mended=True)
+
+
+def _free_locks(mend: bool) -> Iterator[Finding]:
+    for path in aside.free_locks():
+        if mend and (lock := take_lock(path)) is not None:
+            drop_lock(path, lock)
+        yield Finding(what="lock that nobody holds", path=path, mended=True)

@@ -7,7 +7,6 @@ the interpreter run meanwhile.
 from __future__ import annotations
 
 import ctypes
-import os
 
 from machinectl_py.kernel.libc import check
 
@@ -25,7 +24,7 @@ def sync_filesystem(fd: int, path: str) -> None:
     """Write out the file system that an open file is on, and wait for it.
 
     Args:
-        fd: descriptor of any file there.
+        fd: descriptor of any file there; its duplicates count as the same, and are told once.
         path: names it in the error.
 
     Raises:
@@ -33,19 +32,6 @@ def sync_filesystem(fd: int, path: str) -> None:
             nobody was told of.
     """
     check(_libc.syncfs(fd), "syncfs", path)
-
-
-def sync_path(path: str) -> None:
-    """Write out the file system that a path is on, and wait for it.
-
-    Raises:
-        OSError: with errno, the call and the path.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sync_filesystem(fd, path)
-    finally:
-        os.close(fd)
 
 
 def start_writeback(fd: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from machinectl_py.kernel.locks import drop_lock, take_lock
 from tests.integration import pools
 from tests.integration.pools import DB, DEBIAN, SHOP, WEB
 from tests.integration.test_boot import one_error
@@ -160,6 +161,13 @@ def test_old_snapshots_are_pruned(do, sh, kind):
     assert [row["tag"] for row in json.loads(do("snapshots", "-j"))] == ["mine"]
 
 
+def test_snapshots_of_one_second_have_tags_of_their_own(do, kind):
+    do("create", DEBIAN, WEB)
+    tags = [do("snapshot", WEB, "--keep=3").strip() for _ in range(5)]
+    assert len(set(tags)) == 5
+    assert [row["tag"] for row in json.loads(do("snapshots", WEB, "-j"))] == tags[2:]
+
+
 def test_what_a_crash_left_is_found_and_mended(do, sh, kind, pymachine):
     do("create", DEBIAN, WEB)
     sh(WEB, "echo 1 >/own")
@@ -168,15 +176,29 @@ def test_what_a_crash_left_is_found_and_mended(do, sh, kind, pymachine):
     (STORE / f"machines/.{DB}.4711").write_text('{"driver": ')
     (IMAGES / ".#pymachine.abc/tree").mkdir(parents=True)
     (IMAGES / ".#other.new/etc").mkdir(parents=True)
+    (IMAGES / ".#third.lck").touch()
     checked = pymachine("fsck", "--check")
     assert checked.returncode == 1
-    assert checked.stdout.count("can be mended") == 5
+    assert checked.stdout.count("can be mended") == 6
     mended = pymachine("fsck")
-    assert (mended.returncode, mended.stdout.count(": mended")) == (0, 5)
+    assert (mended.returncode, mended.stdout.count(": mended")) == (0, 6)
     assert os.listdir(IMAGES) == [DEBIAN]
     whole = pymachine("fsck")
     assert (whole.returncode, whole.stdout) == (0, "")
     assert sh(WEB, "cat /own") == "1\n"
+
+
+def test_what_is_being_made_is_nothing_that_a_crash_left(kind, pymachine):
+    (IMAGES / ".#other.new/etc").mkdir(parents=True)
+    lock = take_lock(f"{IMAGES}/.#other.lck")
+    try:
+        checked = pymachine("fsck")
+        assert (checked.returncode, checked.stdout) == (0, "")
+        assert (IMAGES / ".#other.new/etc").is_dir()
+        assert (IMAGES / ".#other.lck").exists()
+    finally:
+        drop_lock(f"{IMAGES}/.#other.lck", lock)
+    assert pymachine("fsck").stdout.count(": mended") == 1
 
 
 def test_what_cannot_be_mended_is_told_and_nothing_is_removed(do, sh, kind, pymachine):

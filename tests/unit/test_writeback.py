@@ -10,7 +10,7 @@ import pytest
 
 from machinectl_py.images.transfer import writeback
 from machinectl_py.images.transfer.writeback import Writeback
-from machinectl_py.kernel.writeback import start_writeback, sync_path
+from machinectl_py.kernel.writeback import start_writeback, sync_filesystem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def test_a_pipe_has_nothing_to_be_written_back() -> None:
     assert caught.value.errno == errno.ESPIPE
 
 
-def test_a_path_that_is_not_there(tmp_path: Path) -> None:
-    sync_path(str(tmp_path))
-    with pytest.raises(FileNotFoundError):
-        sync_path(str(tmp_path / "missing"))
+def test_what_is_no_file_is_told_by_its_path(directory: int) -> None:
+    sync_filesystem(directory, "/srv")
+    with pytest.raises(OSError, match="syncfs") as caught:
+        sync_filesystem(-1, "/srv")
+    assert (caught.value.errno, caught.value.filename) == (errno.EBADF, "/srv")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 
-from machinectl_py.images import store
 from machinectl_py.images.aside import AS_NEW, made_aside
 from machinectl_py.images.transfer.job import Job
 from machinectl_py.images.transfer.registry import registered
@@ -38,11 +36,7 @@ def making(
         made_aside(name, placing) as aside,
         registered(kind, name, remote, progress) as told,
     ):
-        target = os.open(store.MACHINES_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            yield aside, Job(told, aside.interruption, aside.lock, target=target)
-        finally:
-            os.close(target)
+        yield aside, Job(told, aside.interruption, aside.lock, target=aside.directory)
 
 
 def finish(aside: Aside, job: Job) -> str:

@@ -23,11 +23,11 @@ _PAUSE = 0.1  # seconds, at least: as long as the last one took, so that others 
 class Writeback(threading.Thread):
     """While entered, writes out again and again what a directory or file holds.
 
-    Of a directory that is its file system, by syncfs(2); each file there is written once, so no
-    more goes to the disk than would at the end. Pipes and devices are left alone.
+    Of a directory that is its file system, by syncfs(2): little more goes to the disk than would at
+    the end, as what is made is written once. Pipes and devices are left alone.
 
-    What failed is raised at the end, if the block succeeded: the kernel tells of it once only, so
-    who asks after us would hear of nothing.
+    What failed is raised at the end, if the block succeeded: the kernel tells of it once for an
+    open file, which is one with its duplicates, so the caller would hear of nothing later.
     """
 
     def __init__(self, fd: int) -> None:
