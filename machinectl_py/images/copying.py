@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 
 from machinectl_py.errors import PymachineError
 from machinectl_py.images import sweep
@@ -15,6 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
+    from machinectl_py.images.interruption import Interruption
+
+_LOOK = 0.1  # seconds between looks at what stops it
+
 
 class Copy:
     """A layer that is being filled, which takes its time; out of sight until it is whole."""
@@ -25,13 +30,14 @@ class Copy:
         self._path = f"{REMOVED_DIR}/{self.identifier}"
         with StoreLock():
             os.mkdir(self._path, 0o700)
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            # The lock, which who copies keeps.
+            self.lock = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self.lock, fcntl.LOCK_EX)
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Remove it, unless it was committed."""
-        os.close(self._fd)
+        os.close(self.lock)
         if os.path.lexists(self._path):
             sweep.remove_any(self._path)
 
@@ -47,8 +53,8 @@ class Copy:
             PymachineError: it cannot be copied.
         """
         self.make(name)
-        copy_tree(source, f"{self._path}/{name}")
-        sync_filesystem(self._fd, self._path)
+        copy_tree(source, f"{self._path}/{name}", keep=(self.lock,))
+        sync_filesystem(self.lock, self._path)
 
     def commit(self) -> str:
         """Make it a layer, which a record is to name; the store's lock is held."""
@@ -56,16 +62,27 @@ class Copy:
         return self.identifier
 
 
-def link_tree(source: str, target: str) -> None:
+def link_tree(source: str, target: str, *, keep: tuple[int, ...]) -> None:
     """Make the directories of another anew, with links to all that is in them.
+
+    Args:
+        source: the other.
+        target: the directory, empty.
+        keep: descriptors that stay open as long as somebody works on it: the lock.
 
     Raises:
         PymachineError: something cannot be linked; tells what.
     """
-    _copy(("--archive", "--link", "--one-file-system"), source, target)
+    _copy(("--archive", "--link", "--one-file-system", "--", f"{source}/.", target), keep)
 
 
-def copy_tree(source: str, target: str, *, keep: tuple[int, ...] = ()) -> None:
+def copy_tree(
+    source: str,
+    target: str,
+    *,
+    keep: tuple[int, ...],
+    interruption: Interruption | None = None,
+) -> None:
     """Copy what is in a directory into another, with owners, times, links and attributes.
 
     Extents are shared where the file system can. What is mounted below `source` is left out.
@@ -73,24 +90,52 @@ def copy_tree(source: str, target: str, *, keep: tuple[int, ...] = ()) -> None:
     Args:
         source: the directory.
         target: the directory, empty.
-        keep: descriptors that the paths lead through.
+        keep: descriptors that stay open as long as somebody works on it: the lock, and those that
+            the paths lead through.
+        interruption: ends it when a signal came.
 
     Raises:
-        PymachineError: something cannot be copied; tells what.
+        PymachineError: something cannot be copied; tells what. Interrupted.
     """
-    _copy(("--archive", "--reflink=auto", "--one-file-system"), source, target, keep)
+    options = ("--archive", "--reflink=auto", "--one-file-system")
+    _copy((*options, "--", f"{source}/.", target), keep, interruption)
 
 
-def _copy(options: tuple[str, ...], source: str, target: str, keep: tuple[int, ...] = ()) -> None:
-    import subprocess
+def copy_file(
+    source: str, target: str, *, keep: tuple[int, ...], interruption: Interruption
+) -> None:
+    """Copy a file without its holes; args and errors are those of `copy_tree`."""
+    _copy(("--sparse=always", "--", source, target), keep, interruption)
 
-    words = ("cp", *options, "--", f"{source}/.", target)
-    done = subprocess.run(
-        words, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=keep
+
+def _copy(
+    words: tuple[str, ...], keep: tuple[int, ...], interruption: Interruption | None = None
+) -> None:
+    """Run cp(1). The kernel kills it with us: nobody may write to what is no more held."""
+    process = subprocess.Popen(
+        ("setpriv", "--pdeathsig", "KILL", "cp", *words),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=keep,
+        start_new_session=True,  # the terminal's Ctrl-C is for us, who then end it
     )
-    if done.returncode:
-        told = done.stderr.decode(errors="replace").strip().splitlines()
-        raise PymachineError(
-            f"Cannot copy {source} to {target}: cp ended with status {done.returncode}",
-            told[-1] if told else "",
-        )
+    told = b""
+    try:
+        while process.returncode is None:
+            try:
+                told = process.communicate(timeout=_LOOK)[1]
+            except subprocess.TimeoutExpired:
+                if interruption is not None:
+                    interruption.check()
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode:
+        raise _failure(process.returncode, told.decode(errors="replace").strip().splitlines())
+
+
+def _failure(status: int, told: list[str]) -> PymachineError:
+    if any(line.endswith("No space left on device") for line in told):
+        return PymachineError("Cannot copy it: no space left")
+    reason = told[-1] if told else f"cp ended with status {status}"
+    return PymachineError(f"Cannot copy it: {reason}")

@@ -91,8 +91,8 @@ def _join(machines: tuple[Machine, ...], upper: str, lower: str) -> None:
     with Stopped(*(machine.name for machine in users)), Copy() as copy:
         target = copy.make("upper")
         copy.make("work")
-        link_tree(upper_of(lower), target)
-        merge(upper_of(upper), target)
+        link_tree(upper_of(lower), target, keep=(copy.lock,))
+        merge(upper_of(upper), target, keep=(copy.lock,))
         _check(users[0], upper, lower, target)
         with Change():
             made = copy.commit()
@@ -135,12 +135,13 @@ def _check(machine: Machine, upper: str, lower: str, made: str) -> None:
             raise NotJoined
 
 
-def merge(upper: str, target: str) -> None:
+def merge(upper: str, target: str, *, keep: tuple[int, ...]) -> None:
     """Put what is in one layer over another, by links.
 
     Args:
         upper: the layer's directory.
         target: a copy of the lower layer, which becomes both.
+        keep: as of `link_tree`.
 
     Raises:
         NotJoined: the upper layer shows directories by other names.
@@ -160,11 +161,11 @@ def merge(upper: str, target: str) -> None:
                 hidden = os.path.lexists(path)
                 _clear(path)
                 os.mkdir(path)
-                link_tree(entry.path, path)
+                link_tree(entry.path, path, keep=keep)
                 if hidden:  # what that hid of the layers below stays hidden
                     os.setxattr(path, _OPAQUE, b"y", follow_symlinks=False)
             else:
-                merge(entry.path, path)
+                merge(entry.path, path, keep=keep)
     _take_over(upper, target)  # last, as the time of its change is a part of it
 
 
