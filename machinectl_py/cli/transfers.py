@@ -78,6 +78,29 @@ def two_words(arguments: Arguments, verb: str, first: str, usage: str) -> tuple[
     return arguments.words[0], arguments.words[1] if len(arguments.words) > 1 else ""
 
 
+def download_only(kind: str, url: str, arguments: Arguments) -> int:
+    """Have a download kept, and no image made of it; print where it is.
+
+    Raises:
+        UsageError: an option says what is to become of the image.
+        PymachineError: it cannot be downloaded, or is not what was signed.
+    """
+    from machinectl_py.images.transfer.pulls import keep_url
+
+    for name in ("force", "read-only", *_COMPANIONS):
+        if arguments.given(name):
+            raise UsageError(f"--{name} means nothing where no image is made")
+    if arguments.given("keep-download") and not _boolean(arguments, "keep-download", default=True):
+        raise UsageError("Without an image, the download is all there is: --keep-download=no")
+    trust = trust_of(arguments)
+    with shown(arguments, f"Downloading {url}") as progress:
+        path = keep_url(kind, url, progress, trust=trust)
+    print(path)  # noqa: T201
+    if not arguments.flag("quiet"):
+        os.write(2, f"Make an image of it: pymachine pull-{kind} {url}\n".encode())
+    return 0
+
+
 def trust_of(arguments: Arguments) -> Trust:
     """Return how a download is to be verified.
 

@@ -333,10 +333,55 @@ def test_a_pull_that_is_killed_at_any_moment_leaves_a_whole_store(pymachine, web
     assert_pulled(pymachine("pull-tar", f"{web.url}/web.tar.zst", "--verify=no"), content)
 
 
-def test_a_full_cache_leaves_no_image(pymachine, web):
-    subprocess.run(["mount", "-o", "remount,size=1m", CACHE], check=True)
-    done = pymachine("pull-tar", f"{web.url}/web.tar.zst", "--verify=no")
-    assert_refused(done, "no space left")
+def test_a_full_disk_at_any_moment_leaves_no_image(pymachine, web, content, store):
+    command = ("pull-tar", f"{web.url}/web.tar.zst", "--verify=no")
+    seed = random.randrange(1 << 32)
+    chosen, size = random.Random(seed), (content / "web.tar.zst").stat().st_size
+    for number in range(20):
+        part = int(size * (number + chosen.random()) / 20)
+        subprocess.run(["mount", "-o", f"remount,size={max(part, 8192)}", CACHE], check=True)
+        assert_refused(pymachine(*command), "no space left")
+    subprocess.run(["mount", "-o", "remount,size=500m", CACHE], check=True)
+    for number in range(20):
+        part = int(size * (number + chosen.random()) / 20)
+        store(max(part, 8192))
+        done = pymachine(*command)
+        assert done.returncode == 1, f"seed {seed}, {part} bytes"
+        assert_refused(done, "no space left")
+    store("500m")
+    assert_pulled(pymachine(*command), content)
+
+
+def test_a_download_without_an_image_serves_the_next_pull(
+    pymachine, web, content, signer, tmp_path
+):
+    signature = signer("-u", "us@example.org", "--detach-sign", data=sums(tmp_path))
+    (tmp_path / "SHA256SUMS.gpg").write_bytes(signature)
+    url, keyring = f"{web.url}/web.tar.zst", f"--keyring={signer.keyring}"
+    done = pymachine("pull-tar", url, "-", keyring)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).read_bytes() == (content / "web.tar.zst").read_bytes()
+    assert os.listdir(MACHINES) == []
+    assert pymachine("list-transfers", "--no-legend").stdout == ""
+    web.asked.clear()
+    done = pymachine("pull-tar", url, keyring)
+    assert (done.returncode, done.stdout) == (0, f"{MACHINES}/web\n"), done.stderr
+    assert snapshot(MACHINES / "web") == snapshot(content / "tree")
+    assert [status for _, _, status in asked(web)] == [416]
+    assert pymachine("clean").returncode == 0
+    assert cached() == []
+
+
+def test_a_download_without_an_image_is_verified_too(pymachine, web, content, signer, tmp_path):
+    signature = signer("-u", "us@example.org", "--detach-sign", data=sums(tmp_path))
+    (tmp_path / "SHA256SUMS.gpg").write_bytes(signature)
+    (tmp_path / "web.tar.zst").write_bytes(os.urandom(100_000))
+    url, keyring = f"{web.url}/web.tar.zst", f"--keyring={signer.keyring}"
+    assert_refused(pymachine("pull-tar", url, "-", keyring), "tampered with, or damaged")
+    assert cached() == []
+    for option in ("--force", "--read-only", "--settings=no", "--keep-download=no"):
+        done = pymachine("pull-raw", url, "-", "--verify=no", option)
+        assert (done.returncode, done.stdout) == (2, ""), done.stderr
 
 
 def test_an_interrupted_download_stops_at_once(pymachine, web):

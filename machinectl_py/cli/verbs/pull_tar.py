@@ -5,6 +5,7 @@ from __future__ import annotations
 from machinectl_py.cli.transfers import (
     MAKE,
     PULL,
+    download_only,
     shown,
     tell_made,
     trust_of,
@@ -21,6 +22,7 @@ SUMMARY = "Download an archive and make an image of it"
 DETAILS = """
 URL begins with https://, http:// or file://. The image is called NAME, or as the file without its
 suffixes. A download that breaks off is taken up again, also by the next try.
+With "-" for NAME there is no image: the download is verified and kept for the next pull of URL.
 
 Before anything is unpacked, the file is verified by its checksum, and that by a signature: of
 FILE.sha256 or else of SHA256SUMS beside it, each signed in itself or by a file with .gpg or .asc
@@ -38,6 +40,8 @@ OPTIONS = (*PULL, *MAKE)
 def run(arguments: Arguments) -> int:
     """Run the verb; print the image's directory."""
     url, name = two_words(arguments, "pull-tar", "a URL", USAGE)
+    if name == "-":
+        return download_only("tar", url, arguments)
     from machinectl_py.images.transfer.pulls import pull_url
 
     trust, wishes, warnings = trust_of(arguments), wishes_of(arguments), list[str]()

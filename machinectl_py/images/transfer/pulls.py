@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 
-from machinectl_py.errors import ConfigError, PymachineError, UnsupportedError, UsageError
+from machinectl_py.errors import (
+    ConfigError,
+    DeniedError,
+    PymachineError,
+    UnsupportedError,
+    UsageError,
+)
 from machinectl_py.images import store
 from machinectl_py.images.aside import AS_NEW, Placing
 from machinectl_py.images.transfer import compress
@@ -99,9 +106,7 @@ def pull_url(
     store.check_name(name)
     wanted = tuple(suffix for suffix in OF_KIND[kind] if suffix in wishes.beside)
     with making(f"pull-{kind}", name, url, progress, wishes.placing) as (aside, job):
-        digest = ""
-        if trust.mode != "no":
-            digest = expected_digest(url, trust.mode or "signature", trust.keyring, job)
+        digest = _digest(url, trust, job)
         fetch(url, wanted, aside.companions, trust=trust, job=job)
         with _verified(url, digest, job, wishes.keep) as path:
             unpack_file(kind, path, aside, job, limit=trust.limit, warn=warn)
@@ -109,6 +114,47 @@ def pull_url(
         for other in aside.companions.kept:
             warn(f"{other} was there already, and stays as it is; --force replaces it")
         return path
+
+
+def keep_url(kind: str, url: str, progress: Progress, *, trust: Trust) -> str:
+    """Download and verify what a URL has, and keep it for the pulls to come; make no image.
+
+    Args:
+        kind: "tar" or "raw".
+        url: http, https or file.
+        progress: called with what is being done and how far it is.
+        trust: how it is verified.
+
+    Returns:
+        The path of the kept file.
+
+    Raises:
+        PymachineError: and its kinds, as `pull_url`.
+    """
+    from machinectl_py.images.interruption import Interruption
+    from machinectl_py.images.transfer.registry import registered
+
+    trust.check()
+    check_url(url)
+    if os.geteuid() != 0:
+        raise DeniedError("Only root may keep downloads", "Try again with sudo.")
+    try:
+        with (
+            Interruption() as interruption,
+            registered(f"pull-{kind}", "", url, progress) as told,
+        ):
+            job = Job(told, interruption, -1)
+            with _verified(url, _digest(url, trust, job), job, "yes") as path:
+                return path
+    except OSError as error:
+        raise PymachineError(f"Cannot keep {url}: {error.strerror or error}") from error
+
+
+def _digest(url: str, trust: Trust, job: Job) -> str:
+    """Return the checksum that a file must have; "" if none is asked for."""
+    if trust.mode == "no":
+        return ""
+    return expected_digest(url, trust.mode or "signature", trust.keyring, job)
 
 
 def pull_from(
