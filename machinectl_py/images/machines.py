@@ -221,7 +221,7 @@ def require_machine(name: str) -> Machine:
         return machine
     store.find_root(name)
     raise NotFoundError(
-        f"'{name}' is an image, of which no machine has been made",
+        f"'{name}' is an image, and no machine",
         f"'pymachine create {name} NAME' makes one.",
     )
 

@@ -83,7 +83,7 @@ class Machine(Record):
         known = ", ".join(snapshot.tag for snapshot in self.snapshots)
         raise NotFoundError(
             f"Machine '{self.name}' has no snapshot '{tag}'",
-            f"It has {known}." if known else f"'pymachine snapshot {self.name}' takes one.",
+            f"Its snapshots: {known}." if known else f"'pymachine snapshot {self.name}' takes one.",
         )
 
 

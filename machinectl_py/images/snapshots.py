@@ -39,9 +39,17 @@ def check_tag(tag: str) -> None:
         )
 
 
-def new_tag() -> str:
-    """Return a tag for now: "2026-11-25T09:12:55Z"."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def new_tag(machine: Machine) -> str:
+    """Return a tag for now: "2026-11-25T09:12:55Z"; the next of that second ends in ".2"."""
+    second = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    last = 0  # also if the first are gone: what a tag means does not change
+    for snapshot in machine.snapshots:
+        tag, _, number = snapshot.tag.partition(f"{second}.")
+        if snapshot.tag == second:
+            last = max(last, 1)
+        elif not tag and number.isascii() and number.isdigit():
+            last = max(last, int(number))
+    return f"{second}.{last + 1}" if last else second
 
 
 def take(name: str, tag: str = "") -> Snapshot:
@@ -57,8 +65,8 @@ def take(name: str, tag: str = "") -> Snapshot:
         ConflictError: it runs, or has a snapshot of this tag.
         PymachineError: the snapshot cannot be made; nothing is left of the try.
     """
-    automatic, tag = not tag, tag or new_tag()
-    check_tag(tag)
+    if tag:
+        check_tag(tag)
     adopt(name)
     with Stopped(name):
         machine = require_machine(name)
@@ -66,7 +74,7 @@ def take(name: str, tag: str = "") -> Snapshot:
         check_depth(machine)
         with Change():
             changed, layers = drivers.driver_of(machine.driver).freeze(machine)
-            return _add(changed, layers, tag, automatic=automatic, running=False)
+            return _add(changed, layers, tag, running=False)
 
 
 def take_running(name: str, tag: str, frozen: AbstractContextManager[object]) -> Snapshot:
@@ -80,8 +88,8 @@ def take_running(name: str, tag: str, frozen: AbstractContextManager[object]) ->
         ConflictError: it has a snapshot of this tag, or was put back meanwhile.
         PymachineError: the snapshot cannot be made; nothing is left of the try.
     """
-    automatic, tag = not tag, tag or new_tag()
-    check_tag(tag)
+    if tag:
+        check_tag(tag)
     machine = find_machine(name)
     if machine is None:
         raise ConflictError(
@@ -90,23 +98,21 @@ def take_running(name: str, tag: str, frozen: AbstractContextManager[object]) ->
         )
     refuse_tag(machine, tag)
     if machine.driver == "overlay":
-        return _copy(machine, tag, frozen, automatic=automatic)
+        return _copy(machine, tag, frozen)
     with frozen, Change():
         machine = require_machine(name)
         _, layers = drivers.driver_of(machine.driver).freeze(machine)
-        return _add(machine, layers, tag, automatic=automatic, running=True)
+        return _add(machine, layers, tag, running=True)
 
 
-def _copy(
-    machine: Machine, tag: str, frozen: AbstractContextManager[object], *, automatic: bool
-) -> Snapshot:
+def _copy(machine: Machine, tag: str, frozen: AbstractContextManager[object]) -> Snapshot:
     from machinectl_py.images.copying import Copy
 
     if not os.listdir(drivers.upper_of(machine.own)):
         with Change():
             machine = require_machine(machine.name)
             layers = machine.layers
-            return _add(machine, layers, tag, automatic=automatic, running=True)
+            return _add(machine, layers, tag, running=True)
     with Copy() as copy:
         with frozen:
             copy.take(drivers.upper_of(machine.own), "upper")
@@ -116,7 +122,7 @@ def _copy(
             if later.own != machine.own:
                 raise ConflictError(f"Machine '{machine.name}' was put back meanwhile")
             layers = (copy.commit(), *later.layers)
-            return _add(later, layers, tag, automatic=automatic, running=True)
+            return _add(later, layers, tag, running=True)
 
 
 def refuse_tag(machine: Machine, tag: str) -> None:
@@ -129,12 +135,16 @@ def refuse_tag(machine: Machine, tag: str) -> None:
         raise ConflictError(f"Machine '{machine.name}' has a snapshot '{tag}' already")
 
 
-def _add(
-    machine: Machine, layers: tuple[str, ...], tag: str, *, automatic: bool, running: bool
-) -> Snapshot:
+def _add(machine: Machine, layers: tuple[str, ...], tag: str, *, running: bool) -> Snapshot:
     """Commit a machine with one snapshot more; the store's lock is held."""
     refuse_tag(machine, tag)
-    made = Snapshot(tag=tag, created=now(), layers=layers, automatic=automatic, running=running)
+    made = Snapshot(
+        tag=tag or new_tag(machine),
+        created=now(),
+        layers=layers,
+        automatic=not tag,
+        running=running,
+    )
     changed = machine.replace(snapshots=(*machine.snapshots, made))
     _hold_limit(changed)
     write_machine(changed)

@@ -364,4 +364,4 @@ def test_wrong_words_are_told_in_one_line(do, kind, pymachine):
     assert "tag" in one_error(pymachine("snapshot", WEB, "../x"))
     assert "no snapshot 'x'" in one_error(pymachine("create", f"{WEB}@x", DB))
     assert "no image 'nothing'" in one_error(pymachine("rollback", "nothing", "x"))
-    assert "no machine has been made" in one_error(pymachine("reset", DEBIAN))  # not of it
+    assert "is an image, and no machine" in one_error(pymachine("reset", DEBIAN))  # not of it

@@ -7,7 +7,7 @@ import pytest
 from machinectl_py.codec import decode, encode
 from machinectl_py.config.spec import RootSpec, UsersSpec
 from machinectl_py.errors import ConfigError, NotFoundError, UnsupportedError
-from machinectl_py.images import drivers
+from machinectl_py.images import drivers, snapshots
 from machinectl_py.images.diff import written_since
 from machinectl_py.images.join import _replace, find_pairs
 from machinectl_py.images.records import Machine, Snapshot
@@ -133,3 +133,14 @@ def test_what_was_made_for_one_start_is_noted_first():
     steps = plan(OVERLAY.replace(transient=True))
     names = [step.name for step in steps]
     assert names.index("own-machine") < names.index("lock-root")
+
+
+def test_tags_of_one_second(monkeypatch):
+    monkeypatch.setattr(snapshots.time, "strftime", lambda _form, _now: "noon")
+    tags = []
+    for _ in range(3):
+        taken = tuple(snapshot(tag) for tag in tags)
+        tags.append(snapshots.new_tag(machine(snapshots=taken)))
+    assert tags == ["noon", "noon.2", "noon.3"]
+    later = machine(snapshots=(snapshot("noon.2"), snapshot("noon.x"), snapshot("noon.3")))
+    assert snapshots.new_tag(later) == "noon.4"

@@ -8,7 +8,7 @@ from machinectl_py import __version__
 from machinectl_py.cli.parse import closest
 from machinectl_py.cli.render import JSON_OPTIONS, json_mode, print_json, printable, timestamp
 from machinectl_py.config.option import Option
-from machinectl_py.errors import UsageError
+from machinectl_py.errors import NotFoundError, UsageError
 from machinectl_py.layout import RUN_DIR
 from machinectl_py.runtime.properties import PROPERTIES, read_properties
 from machinectl_py.runtime.state import require_running, running_machines
@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.runtime.properties import Value
+    from machinectl_py.runtime.state import MachineState
 
 USAGE = "show [NAME…] [OPTION…]"
 SUMMARY = "Show the properties of machines, or of pymachine itself"
@@ -50,7 +51,7 @@ def run(arguments: Arguments) -> int:
     names = tuple(name for word in words for name in word.split(","))
     if arguments.words:
         _require_known(names, tuple(PROPERTIES))
-        shown = [read_properties(require_running(name), names) for name in arguments.words]
+        shown = [read_properties(_running(name), names) for name in arguments.words]
     else:
         shown = [_own_properties(names)]
     mode = json_mode(arguments)
@@ -64,6 +65,14 @@ def run(arguments: Arguments) -> int:
             sys.stdout.write("\n")
         _print(properties, empty=empty, value_only=value_only)
     return 0
+
+
+def _running(name: str) -> MachineState:
+    try:
+        return require_running(name)
+    except NotFoundError as error:
+        error.hint = f"'pymachine show-image {name}' tells of one that does not run."
+        raise
 
 
 def _show_settings(arguments: Arguments) -> int:
