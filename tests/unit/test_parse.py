@@ -116,3 +116,14 @@ def test_a_number_has_a_default():
     option = (Option(name="--lines", value="N"),)
     assert parse(option, []).number("lines", 10) == 10
     assert parse(option, ["--lines=5"]).number("lines", 10) == 5
+
+
+@pytest.mark.parametrize(("words", "command"), [(["web", ""], -1), (["", "true"], 1)])
+def test_an_empty_word_of_ours_is_no_argument(words, command):
+    with pytest.raises(UsageError, match="empty"):
+        parse(OPTIONS, words, command=command)
+
+
+@pytest.mark.parametrize(("words", "command"), [(["web", "echo", ""], 1), (["", "a"], 0)])
+def test_an_empty_word_of_a_command_is_the_command_s(words, command):
+    assert parse(OPTIONS, words, command=command).words == words
