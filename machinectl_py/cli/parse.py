@@ -91,7 +91,7 @@ def parse(options: tuple[Option, ...], argv: list[str], *, command: int = -1) ->
             if 0 <= command < len(words) + ("directory" in values):
                 words += rest[1:] if rest[:1] == ["--"] else rest
                 break
-    own = len(words) if command < 0 else command - ("directory" in values)
+    own = len(words) if command < 0 else max(command - ("directory" in values), 0)
     if "help" not in values and "" in words[:own]:
         raise UsageError("An argument is empty", "A variable of the shell that is not set?")
     return Arguments(values, words)
