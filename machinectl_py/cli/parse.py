@@ -66,7 +66,8 @@ def parse(options: tuple[Option, ...], argv: list[str], *, command: int = -1) ->
             COMMAND…` has 1); -1 if the verb takes no command.
 
     Raises:
-        UsageError: an unknown option, a missing value, or one that is not a choice.
+        UsageError: an unknown option, a missing value, or one that is not a choice; a word of ours
+            that is empty, which no verb has a meaning for.
     """
     options = (*options, _HELP)
     by_name = {option.name: option for option in options}
@@ -90,6 +91,9 @@ def parse(options: tuple[Option, ...], argv: list[str], *, command: int = -1) ->
             if 0 <= command < len(words) + ("directory" in values):
                 words += rest[1:] if rest[:1] == ["--"] else rest
                 break
+    own = len(words) if command < 0 else max(command - ("directory" in values), 0)
+    if "help" not in values and "" in words[:own]:
+        raise UsageError("An argument is empty", "A variable of the shell that is not set?")
     return Arguments(values, words)
 
 

@@ -314,7 +314,7 @@ def delegate(path: str, uid: int, gid: int) -> None:
         OSError: with the path.
     """
     try:
-        with open("/sys/kernel/cgroup/delegate", encoding="ascii") as file:
+        with open("/sys/kernel/cgroup/delegate", encoding="utf-8") as file:
             names = file.read().split()
     except FileNotFoundError:  # Linux 4.15
         names = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"]

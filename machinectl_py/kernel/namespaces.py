@@ -240,7 +240,7 @@ def time_offsets() -> dict[str, int]:
     a new namespace begins with those of its maker; time_namespaces(7).
     """
     found = {}
-    with open("/proc/self/timens_offsets", encoding="ascii") as file:
+    with open("/proc/self/timens_offsets", encoding="utf-8") as file:
         for line in file:
             clock, seconds, nanoseconds = line.split()
             found[clock] = int(seconds) * 1_000_000_000 + int(nanoseconds)

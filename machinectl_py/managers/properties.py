@@ -56,7 +56,7 @@ def parse_tasks(text: str) -> int:
 def _tasks_of_system() -> int:
     limits = []
     for name in ("pid_max", "threads-max"):
-        with open(f"/proc/sys/kernel/{name}", encoding="ascii") as file:
+        with open(f"/proc/sys/kernel/{name}", encoding="utf-8") as file:
             limits.append(int(file.read()))
     return min(limits)
 

@@ -63,7 +63,7 @@ def host_interfaces(pid: int) -> tuple[tuple[int, str], ...]:
 
 def _number(path: str) -> int:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return int(file.read())
     except OSError:  # gone since it was listed, or no interface ("bonding_masters")
         return 0

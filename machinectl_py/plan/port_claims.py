@@ -141,7 +141,7 @@ class Claims:
 def _open_for_loopback(link: str) -> tuple[bool, bool]:
     """Have the host's 127.0.0.0/8 reach a link; return whether it does, and whether it did."""
     try:
-        with open(_localnet(link), encoding="ascii") as file:
+        with open(_localnet(link), encoding="utf-8") as file:
             was_open = file.read().strip() == "1"
         if not was_open:
             _write_localnet(link, "1")
@@ -152,7 +152,7 @@ def _open_for_loopback(link: str) -> tuple[bool, bool]:
 
 def _write_localnet(link: str, value: str) -> None:
     try:
-        with open(_localnet(link), "w", encoding="ascii") as file:
+        with open(_localnet(link), "w", encoding="utf-8") as file:
             file.write(value)
     except FileNotFoundError:  # gone with its machine
         pass

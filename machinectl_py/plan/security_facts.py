@@ -30,7 +30,7 @@ def _has_selinux() -> bool:
 
 def _has_apparmor() -> bool:
     try:
-        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as file:
+        with open("/sys/module/apparmor/parameters/enabled", encoding="utf-8") as file:
             return file.read().strip() == "Y"
     except OSError:
         return False

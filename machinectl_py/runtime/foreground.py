@@ -260,12 +260,12 @@ class _ForegroundWatch(Watch):
 
 def _command_of(stub: int) -> int:
     """Return a pidfd of PID 2, the child of this stub init; -1 if it has ended."""
-    with open(f"/proc/{stub}/task/{stub}/children", encoding="ascii") as file:
+    with open(f"/proc/{stub}/task/{stub}/children", encoding="utf-8") as file:
         children = [int(word) for word in file.read().split()]
     for pid in children:
         try:
             pidfd = pidfd_open(pid)
-            with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
                 inside = [line.split()[-1] for line in file if line.startswith("NSpid:")]
         except (FileNotFoundError, ProcessLookupError):
             continue

@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 def make_hooks() -> Hooks:
     """Return hooks with the managers and the registrar, which undoing needs."""
     from machinectl_py.managers.choose import manager_of, service_runner
-    from machinectl_py.managers.resolved import tell_resolved
 
     hooks = Hooks()
     hooks.manager = manager_of
     hooks.services = service_runner
-    hooks.tell_resolver = tell_resolved
+    hooks.tell_resolver = _tell_resolver
     hooks.registrar = _registrar
     return hooks
+
+
+def _tell_resolver(index: int, servers: tuple[str, ...], domain: str) -> None:
+    from machinectl_py.managers.resolved import tell_resolved
+
+    tell_resolved(index, servers, domain)
 
 
 def _registrar() -> Registrar:

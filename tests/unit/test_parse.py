@@ -9,6 +9,7 @@ from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 
 OPTIONS = (
+    Option(name="--directory", short="-D", value="PATH"),
     Option(name="--signal", short="-s", value="SIGNAL"),
     Option(name="--quiet", short="-q"),
     Option(name="--verbose", short="-v"),
@@ -116,3 +117,16 @@ def test_a_number_has_a_default():
     option = (Option(name="--lines", value="N"),)
     assert parse(option, []).number("lines", 10) == 10
     assert parse(option, ["--lines=5"]).number("lines", 10) == 5
+
+
+@pytest.mark.parametrize(("words", "command"), [(["web", ""], -1), (["", "true"], 1)])
+def test_an_empty_word_of_ours_is_no_argument(words, command):
+    with pytest.raises(UsageError, match="empty"):
+        parse(OPTIONS, words, command=command)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), [(["web", "echo", ""], 1), (["", "a"], 0), (["-D.", "echo", "", "a"], 0)]
+)
+def test_an_empty_word_of_a_command_is_the_command_s(words, command):
+    assert parse(OPTIONS, words, command=command).words[-2:] == words[-2:]

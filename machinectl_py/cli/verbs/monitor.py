@@ -7,6 +7,7 @@ import time
 
 from machinectl_py.cli.render import JSON_OPTIONS, json_mode, print_json, printable
 from machinectl_py.config.option import Option
+from machinectl_py.images.store import check_name
 from machinectl_py.runtime.events import MachineEvents
 
 TYPE_CHECKING = False
@@ -32,6 +33,8 @@ def run(arguments: Arguments) -> int:
     """Print events until interrupted."""
     mode = json_mode(arguments)
     wanted = frozenset(arguments.words)
+    for name in wanted:
+        check_name(name)
     with MachineEvents() as events:
         told = () if arguments.flag("no-initial") else events.machines()
         try:

@@ -78,7 +78,7 @@ def write(path: str, value: str) -> None:
         OSError: it cannot be written.
     """
     try:
-        with open(path, "w", encoding="ascii") as file:
+        with open(path, "w", encoding="utf-8") as file:
             file.write(value)
     except FileNotFoundError:
         pass
@@ -86,7 +86,7 @@ def write(path: str, value: str) -> None:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return file.read().strip()
     except FileNotFoundError:
         return ""

@@ -70,7 +70,7 @@ def _forwards_nothing() -> bool:
     """Say whether the host is no router; systemd-networkd makes it one for links of machines."""
     if os.path.exists("/run/systemd/netif/links"):
         return False
-    with open("/proc/sys/net/ipv4/ip_forward", encoding="ascii") as file:
+    with open("/proc/sys/net/ipv4/ip_forward", encoding="utf-8") as file:
         return file.read().strip() == "0"
 
 
