@@ -181,6 +181,9 @@ def open_terminal(state: MachineState) -> tuple[int, str]:
         opened.append(os.open(f"/proc/{state.leader}/root", flags))
         opened.append(open_in_root(opened[1], "dev/pts", os.O_PATH | os.O_DIRECTORY))
         master, path = terminal.open_pty_in(opened[2])
+        # Who opens it by its path is a program of the machine; of a user namespace, ours is nobody.
+        root = _on_host(state, 0)
+        os.chown(os.path.basename(path), root, -1, dir_fd=opened[2], follow_symlinks=False)
     except OSError as error:
         raise UnsupportedError(
             f"Failed to open a terminal in machine '{state.name}': {error.strerror}"

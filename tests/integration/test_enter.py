@@ -370,6 +370,30 @@ def test_login_prompts_and_the_escape_leaves(name):
     assert session.status() == 0
 
 
+@pytest.fixture
+def mapped(pymachine, pristine_tree):
+    """Run a machine whose users are others on the host; give its name."""
+    from tests.hosts.overlay import private_copy
+
+    name = f"enter-mapped-{os.getpid()}"
+    options = ("--private-users=pick", "--private-users-ownership=chown")
+    with private_copy(pristine_tree) as root:
+        pymachine("boot", "-D", root, "-M", name, *options, check=True)
+        yield name
+        pymachine("terminate", name, check=True)
+
+
+def test_sessions_in_a_user_namespace_have_their_terminals(pymachine, mapped):
+    shown = pymachine("shell", mapped, "/bin/echo", "said")
+    assert (shown.returncode, shown.stdout) == (0, "said\n")
+    session = Terminal("login", mapped)
+    session.expect("login:")
+    session.type("root\r")
+    session.expect("Password:")
+    session.type("\x1d\x1d\x1d")
+    assert session.status() == 0
+
+
 def test_login_ends_with_an_input_that_is_no_terminal(pymachine, name):
     shown = pymachine("login", name)
     assert (shown.returncode, shown.stderr.count("\n")) == (0, 3)
