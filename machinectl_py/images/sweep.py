@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from machinectl_py.images.records import StoreLock, all_machines
@@ -26,13 +27,21 @@ def sweep() -> int:
 
 
 def put_aside() -> None:
-    """Move the layers that no record names out of sight; the store's lock is held."""
+    """Move the layers that no record names out of sight; the store's lock is held.
+
+    Of a disk too full for that, they are removed at once.
+    """
     unused = set(os.listdir(LAYERS_DIR))
     if unused:
         for machine in all_machines():
             unused -= machine.references()
     for layer in sorted(unused):
-        os.rename(layer_path(layer), f"{REMOVED_DIR}/{layer}")
+        try:
+            os.rename(layer_path(layer), f"{REMOVED_DIR}/{layer}")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            remove_any(layer_path(layer))
 
 
 def remove_aside() -> int:

@@ -352,6 +352,15 @@ def test_a_full_disk_at_any_moment_leaves_no_image(pymachine, web, content, stor
     assert_pulled(pymachine(*command), content)
 
 
+def test_a_disk_that_is_full_is_not_tried_again(pymachine, web, tmp_path):
+    """One so small that there is no reserve, so that the last byte is taken."""
+    (tmp_path / "zero.raw").write_bytes(bytes(1 << 20))
+    subprocess.run(["mount", "-o", "remount,size=64k", CACHE], check=True)
+    done = pymachine("pull-raw", f"{web.url}/zero.raw", "--verify=no")
+    assert_refused(done, "no space left")
+    assert len(asked(web, "zero.raw")) == 1
+
+
 def test_a_download_without_an_image_serves_the_next_pull(
     pymachine, web, content, signer, tmp_path
 ):

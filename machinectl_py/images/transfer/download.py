@@ -7,6 +7,7 @@ is still the same; RFC 9110, "If-Range".
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -78,6 +79,8 @@ class Download:
                     raise failure(self.url, refused) from refused
                 error = refused
             except BROKEN as broken:
+                if isinstance(broken, OSError) and broken.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise PymachineError(f"no space left in {CACHE_DIR}") from broken
                 error = broken
             tries = 0 if self.received > before else tries + 1
             if tries >= _TRIES:
