@@ -168,6 +168,12 @@ def test_what_is_damaged_or_missing_is_refused(pymachine, tmp_path):
     assert_refused(pymachine("pull", f"oci:{layout}:test"), "Cannot pull")
 
 
+def test_a_source_that_names_nothing_is_told(pymachine):
+    done = pymachine("pull", "docker://")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'docker://' names no image" in done.stderr
+
+
 def test_a_full_disk_leaves_nothing(pymachine, tmp_path, store):
     layout = make_layout(tmp_path / "web", BASE, layer(("big", {}, os.urandom(20 << 20))))
     store("10m")

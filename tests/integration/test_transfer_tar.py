@@ -312,12 +312,19 @@ def test_a_damaged_archive_is_refused(pymachine, tmp_path, suffix):
     data = subprocess.run([packer], input=whole.read_bytes(), stdout=subprocess.PIPE, check=True)
     short = tmp_path / f"short.tar{suffix}"
     short.write_bytes(data.stdout[: len(data.stdout) // 2])
-    assert_refused(pymachine("import-tar", short), "Cannot unpack")
+    done = pymachine("import-tar", short)
+    assert_refused(done, "Cannot unpack")
+    assert "(null)" not in done.stderr
     if suffix:
         middle = len(data.stdout) // 2
         changed = tmp_path / f"changed.tar{suffix}"
         changed.write_bytes(data.stdout[:middle] + os.urandom(64) + data.stdout[middle + 64 :])
         assert_refused(pymachine("import-tar", changed), "Cannot unpack")
+
+
+def test_what_tar_does_to_names_is_not_why_it_failed(pymachine, tmp_path):
+    file = archive(tmp_path / "x.tar", ("/y", {}, b"y"), ("x", {**HARD, "linkname": "nope"}))
+    assert_refused(pymachine("import-tar", file), "Cannot hard link to 'nope'")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ _LINES, _LONGEST = 1000, 500  # of what programs complain of, and of a line of t
 # Of the file system, what no image may take: others write there too.
 _RESERVE_PART, _RESERVE_MOST = 20, 1 << 30
 _F_SETPIPE_SZ = 1031
+_NOTICE = ": Removing leading "  # GNU tar's, of what is no error
 # How programs tell of a full disk; GNU tar, when a part of a block fits, by the last.
 _FULL = ("No space left on device", "Disk quota exceeded", ": Wrote only ")
 
@@ -130,8 +131,14 @@ def refuse_failure(
         if any(text in line for line in lines for text in _FULL):
             raise PymachineError(f"{what}: no space left")
         fate = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        said = lines[0].removeprefix(f"{name}: ") if lines else fate
-        raise PymachineError(f"{what}: {name}: {said}")
+        raise PymachineError(f"{what}: {name}: {_reason(lines, name) or fate}")
+
+
+def _reason(lines: tuple[str, ...], name: str) -> str:
+    """Return what a program that failed said first, but for what it did to names; "" if nothing."""
+    told = [line for line in lines if _NOTICE not in line] or lines[:1]
+    # So igzip(1) calls standard input.
+    return told[0].removeprefix(f"{name}: ").replace("(null) ", "") if told else ""
 
 
 def position(fd: int) -> int:

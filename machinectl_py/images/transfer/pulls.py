@@ -293,6 +293,8 @@ def pull_oci(
     from machinectl_py.images.transfer import oci
 
     name = name or oci.image_name(source)
+    if not name:
+        raise UsageError(f"'{source}' names no image")
     store.check_name(name)
     with making("pull-oci", name, source, progress, placing) as (aside, job):
         oci.unpack(source, aside, job, insecure=insecure, warn=warn)
