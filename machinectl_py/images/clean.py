@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machinectl_py.errors import PymachineError
 from machinectl_py.images import store, sweep
-from machinectl_py.images.aside import is_made_aside
+from machinectl_py.images.aside import is_made_aside, remove_stale, stale
 from machinectl_py.images.care import remove_image, unmark
 from machinectl_py.images.held import ImageLock
 from machinectl_py.images.listing import disk_usage
@@ -62,11 +62,14 @@ def _remove(name: str, usage: int, act: object) -> Removed:
 
 
 def _remove_hidden(path: str) -> None:
-    """Remove a hidden image that nobody holds.
+    """Remove a hidden image that nobody holds; also one that was being made.
 
     Raises:
         ConflictError: somebody does.
     """
+    if path in stale():
+        remove_stale()  # by the lock of who may begin to make it anew
+        return
     with ImageLock(path):
         unmark(path)
         sweep.remove_any(path)

@@ -14,6 +14,7 @@ from tests.integration import pools
 from tests.integration.pools import DB, DEBIAN, SHOP, WEB
 from tests.integration.test_boot import one_error
 from tests.integration.test_machines_of_images import STORE, do, kind, listed, pool, sh
+from tests.integration.transfers import own_cache
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 __all__ = ("do", "kind", "pool", "sh")  # fixtures
@@ -101,13 +102,25 @@ def test_of_no_name_the_place_is_told(do, kind):
     assert {"Usage", "Limit"} <= fields.keys()
 
 
+@pytest.fixture
+def cache():
+    """An empty one, which `clean` cleans too."""
+    with own_cache():
+        yield
+
+
+@pytest.mark.usefixtures("cache")
 def test_hidden_images_are_cleaned_and_others_only_if_asked(do, kind, pymachine, tmp_path):
     (IMAGES / ".hidden/deep").mkdir(parents=True)
     (IMAGES / ".hidden/deep/file").write_bytes(bytes(1 << 20))
     (IMAGES / ".old.raw").touch()
+    (IMAGES / ".#left.new").mkdir()
     assert {".hidden", ".old"} <= {row["name"] for row in json.loads(do("images", "-aj"))}
     cleaned = pymachine("clean")
-    assert (cleaned.returncode, sorted(cleaned.stdout.split())) == (0, [".hidden", ".old"])
+    assert (cleaned.returncode, sorted(cleaned.stdout.split())) == (
+        0,
+        [".#left.new", ".hidden", ".old"],
+    )
     assert "freed: 1.0M" in cleaned.stderr
     assert list(listed(do)) == [DEBIAN]
     do("create", DEBIAN, WEB)
