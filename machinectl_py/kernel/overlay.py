@@ -7,6 +7,7 @@ mounts them side by side under short names in a namespace of its own, and an ove
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 
@@ -49,7 +50,7 @@ def mount_layers(
 
     Raises:
         OSError: with errno and what failed: EINVAL, the file system cannot hold an upper layer,
-            or too many lower ones; ELOOP, a layer lies in another.
+            or too many lower ones; ELOOP, a layer lies in another; ENOSPC, its disk is full.
     """
     namespace = idmap.make_user_namespace(maps) if maps else -1
     told, tell = os.pipe2(os.O_CLOEXEC)
@@ -150,6 +151,17 @@ def _mount(count: int, writable: bool, owner: int) -> None:
         libc.setfsgid(owner)
         libc.setfsuid(owner)
     kernel_mount.mount("overlay", "m", "overlay", 0, data)
+    if writable:
+        _refuse_read_only(str(count))
     if owner:
         libc.setfsuid(0)
         libc.setfsgid(0)
+
+
+def _refuse_read_only(layer: str) -> None:
+    """Refuse an overlay that could not prepare its work directory: the kernel then only reads."""
+    if not os.statvfs("m").f_flag & os.ST_RDONLY:
+        return
+    os.mkdir(f"{layer}/work/try", 0o700)  # says why
+    os.rmdir(f"{layer}/work/try")
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))

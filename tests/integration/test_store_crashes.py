@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 MOMENTS = 20
 SEED = 20261125  # of them, so that a failure can be looked at again
+LEFT = 4 << 20  # bytes, on a disk that is nearly full
 # All that can change the store, or fail for want of room.
 CALLS = (
     "mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,fsync,write,ioctl,chown,chmod,"
@@ -182,6 +184,54 @@ def test_without_room_at_any_call_the_store_is_whole(store, verb, tmp_path):
             assert "Internal error" not in lines[0], (name, when, said)
             assert len(lines) <= 2, (name, when, said)
     assert failed >= 3, points
+
+
+@pytest.fixture
+def nearly_full(store):
+    """Leave a few megabytes; give what fills them but for some bytes."""
+    bulk, rest, spare = STORE / "bulk", STORE / "rest", STORE / "spare"
+    with bulk.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, available(LEFT) - LEFT)
+
+    @contextmanager
+    def full(left):
+        spare.write_bytes(bytes(left))  # a full btrfs can remove a file, but not shorten one
+        os.sync()
+        with rest.open("wb", buffering=0) as file:
+            for size in (1 << 18, 1 << 12):
+                try:
+                    while file.write(bytes(size)):
+                        os.fsync(file.fileno())
+                except OSError:  # not even so much
+                    continue
+        spare.unlink()
+        try:
+            yield
+        finally:
+            rest.unlink()
+            os.sync()
+
+    yield full
+    bulk.unlink()
+    os.sync()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_on_a_disk_that_is_nearly_full_the_store_is_whole(nearly_full, verb, pymachine):
+    prepare(verb)
+    before = state()
+    assert pymachine(*VERBS[verb]).returncode == 0
+    after = state()
+    moments = random.Random(SEED)
+    for number in range(MOMENTS):
+        prepare(verb)
+        with nearly_full(moments.randrange(number + 1) << 12):
+            said = pymachine(*VERBS[verb])
+        came_through = hold_whole(verb, before, after, said)
+        assert came_through or said.returncode, said
+        if said.returncode:
+            assert len(said.stderr.splitlines()) <= 2, said
+            assert "o space" in said.stderr or "Disk quota" in said.stderr, said
 
 
 def test_a_disk_that_is_full_loses_nothing(store):
