@@ -87,6 +87,17 @@ def test_kinds(kind: str, tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
+def test_without_threads_there_is_none(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_words: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(threading, "_start_new_thread", refuse)
+    with Writeback(directory):
+        pass
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_pipe_has_nothing_to_be_written_back() -> None:
     with pytest.raises(OSError, match="sync_file_range") as caught:
         start_writeback(os.pipe()[0])

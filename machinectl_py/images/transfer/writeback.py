@@ -39,7 +39,10 @@ class Writeback(threading.Thread):
         self._error: OSError | None = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except RuntimeError:  # there are no more threads to be had: all goes to the disk at the end
+            os.close(self._fd)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
@@ -49,7 +52,7 @@ class Writeback(threading.Thread):
             OSError: with errno; the disk failed, or is full.
         """
         self._over.set()
-        if kind is not None:
+        if kind is not None or self.ident is None:
             return
         self.join()
         if self._error is not None:
