@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from machinectl_py.config.environment import api_writable, flag, refuse_unsupported
 from machinectl_py.config.label_spec import LabelSpec
+from machinectl_py.config.network_settings import by_network, further_links
 from machinectl_py.config.network_values import from_port, ports_overlap
 from machinectl_py.config.spec import (
     BindUserSpec,
@@ -250,6 +251,10 @@ def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
         raise ConfigError("--network-namespace-path= goes with no other option of the network")
     bridge, zone = values.get("network_bridge", ""), values.get("network_zone", "")
     managed, *attached = tuple(dict.fromkeys(values.get("network_managed", ()))) or ("",)
+    networks = (managed, *attached)
+    fixed = by_network("--network-address=", values.get("network_address", ()), networks)
+    rate_in = by_network("--network-rate-in=", values.get("network_rate_in", ()), networks)
+    rate_out = by_network("--network-rate-out=", values.get("network_rate_out", ()), networks)
     return NetworkSpec(
         kind="path" if path else kind,
         namespace_path=path,
@@ -260,9 +265,10 @@ def _network(values: Values, environment: dict[str, str]) -> NetworkSpec:
         zone=zone,
         managed=managed,
         attached=tuple(attached),
-        fixed=values.get("network_address", ""),
-        rate_in=values.get("network_rate_in", 0),
-        rate_out=values.get("network_rate_out", 0),
+        further=further_links(attached, fixed, rate_in, rate_out),
+        fixed=fixed.get(managed, ""),
+        rate_in=rate_in.get(managed, 0),
+        rate_out=rate_out.get(managed, 0),
         allow=values.get("network_allow", ()),
         deny=values.get("network_deny", ()),
         interfaces=values.get("network_interface", ()),

@@ -41,7 +41,7 @@ def mac(text: str) -> str:
 
 def rate(text: str) -> int:
     """Return bits a second of a number with K, M or G: powers of 1000, as tc(8) has them."""
-    number, unit = (text[:-1], text[-1]) if text[-1:] in _RATES else (text, "")
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in _RATES else (text, "")
     bits = int(number) * _RATES[unit] if number.isascii() and number.isdigit() else 0
     if not 8000 <= bits < 8 << 32:
         raise ValueError("bits a second, from 8K to 34G, such as 10M")

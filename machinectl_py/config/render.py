@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from machinectl_py.config.spec import MachineSpec
+    from machinectl_py.config.spec import MachineSpec, NetworkSpec
     from machinectl_py.config.table import Setting
 
 
@@ -67,11 +67,11 @@ def spec_values(spec: MachineSpec, capability_names: tuple[str, ...]) -> dict[st
         "network_bridge": network.bridge or None,
         "network_zone": network.zone or None,
         "network_managed": (*((network.managed,) if network.managed else ()), *network.attached),
-        "network_rate_in": network.rate_in or None,
-        "network_rate_out": network.rate_out or None,
+        "network_rate_in": _of_networks(network, "rate_in"),
+        "network_rate_out": _of_networks(network, "rate_out"),
         "network_allow": network.allow,
         "network_deny": network.deny,
-        "network_address": network.fixed or None,
+        "network_address": _of_networks(network, "fixed"),
         "network_mac": network.address or None,
         "ports": network.ports,
         "capability": names(spec.capabilities),
@@ -97,6 +97,13 @@ def spec_values(spec: MachineSpec, capability_names: tuple[str, ...]) -> dict[st
         "monotonic": spec.time.monotonic,
         "boottime": spec.time.boottime,
     }
+
+
+def _of_networks(network: NetworkSpec, field: str) -> tuple[tuple[str, Any], ...]:
+    """Return a setting of the link to each managed network, the first of them without a name."""
+    values = {"": getattr(network, field)}
+    values |= {link.network: getattr(link, field) for link in network.further}
+    return tuple((name, value) for name, value in values.items() if value)
 
 
 def lines(spec: MachineSpec, capability_names: tuple[str, ...]) -> list[tuple[str, str, str, str]]:

@@ -160,6 +160,15 @@ class Traffic(Record):
     last: int = 0
 
 
+class FurtherLink(Record):
+    """What is set of the link to a further managed network, as of the first in NetworkSpec."""
+
+    network: str
+    fixed: str = ""
+    rate_in: int = 0
+    rate_out: int = 0
+
+
 class NetworkSpec(Record):
     """The network namespace and its links."""
 
@@ -171,6 +180,7 @@ class NetworkSpec(Record):
     zone: str = ""  # …of the bridge vz-ZONE, made and removed by need
     managed: str = ""  # …of the bridge of this managed network
     attached: tuple[str, ...] = ()  # further managed networks, by a link pm-NETWORK each
+    further: tuple[FurtherLink, ...] = ()  # of those of them where anything is set
     fixed: str = ""  # an address in `managed`, with the number of the others; "" is as leased
     allow: tuple[Traffic, ...] = ()  # in it, of what is begun; else all but what is denied
     deny: tuple[Traffic, ...] = ()
@@ -181,6 +191,11 @@ class NetworkSpec(Record):
     ipvlan: tuple[NetworkPair, ...] = ()
     veth_extra: tuple[NetworkPair, ...] = ()
     ports: tuple[PortSpec, ...] = ()
+
+    def further_link(self, network: str) -> FurtherLink:
+        """Return what is set of the link to a further managed network."""
+        found = (one for one in self.further if one.network == network)
+        return next(found, FurtherLink(network=network))
 
 
 class CredentialSpec(Record):

@@ -347,9 +347,10 @@ _NETWORK = (
         help="a managed network, with addresses, routes and names at once; again for others",
     ),
     Setting(
-        field="network_address", kind="ip-address", group="network", name="--network-address",
-        value="ADDRESS", section="X-Network", key="Address", privileged=True,
-        help="its address in the managed network, by which it has the other version's, too",
+        field="network_address", kind="network-address", group="network",
+        name="--network-address", value="[NETWORK:]ADDRESS", section="X-Network", key="Address",
+        many=True, privileged=True,
+        help="its address in a managed network; it has the other version's of that number, too",
     ),
     Setting(
         field="network_mac", kind="mac", group="network", name="--network-mac-address",
@@ -357,14 +358,14 @@ _NETWORK = (
         help="the link-layer address of host0",
     ),
     Setting(
-        field="network_rate_in", kind="rate", group="network", name="--network-rate-in",
-        value="BITS", section="X-Network", key="RateIn", privileged=True,
-        help="at most so many bits a second to it by host0, such as 10M",
+        field="network_rate_in", kind="network-rate", group="network", name="--network-rate-in",
+        value="[NETWORK:]BITS", section="X-Network", key="RateIn", many=True, privileged=True,
+        help="at most so many bits a second to it by this network's link, or host0, such as 10M",
     ),
     Setting(
-        field="network_rate_out", kind="rate", group="network", name="--network-rate-out",
-        value="BITS", section="X-Network", key="RateOut", privileged=True,
-        help="at most so many bits a second from it by host0",
+        field="network_rate_out", kind="network-rate", group="network", name="--network-rate-out",
+        value="[NETWORK:]BITS", section="X-Network", key="RateOut", many=True, privileged=True,
+        help="at most so many bits a second from it by the same",
     ),
     Setting(
         field="network_allow", kind="traffic", group="network", name="--allow",

@@ -42,16 +42,17 @@ def check_managed(spec: MachineSpec, facts: HostFacts) -> None:
             "Install dnsmasq-base (on other systems than Debian: dnsmasq).",
         )
     if found.managed:
-        _wanted_number(spec, found.managed)
+        _wanted_number(spec.network.fixed, found.managed)
+    for network in found.attached:
+        _wanted_number(spec.network.further_link(network.name).fixed, network)
 
 
-def _wanted_number(spec: MachineSpec, network: ManagedNetwork) -> int:
+def _wanted_number(fixed: str, network: ManagedNetwork) -> int:
     """Return the number of the address that was asked for, 0 for any.
 
     Raises:
         ConfigError: no machine of the network can have it.
     """
-    fixed = spec.network.fixed
     if not fixed:
         return 0
     version, address = read_address(fixed)
@@ -129,7 +130,7 @@ def enter(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             host_id=facts.files.machine_id,
             allow=spec.network.allow,
             deny=spec.network.deny,
-            wanted=_wanted_number(spec, managed),
+            wanted=_wanted_number(spec.network.fixed, managed),
         )
         steps.append(first)
     return (*steps, *(_enter_further(spec, facts, other) for other in facts.network.attached))
@@ -143,6 +144,42 @@ def attached_name(network: str) -> str:
 def attached_host_name(spec: MachineSpec, network: str) -> str:
     """Return how its other end is called here."""
     return link_names.short_name(f"vb-{spec.name}-{network}")
+
+
+def further_names(spec: MachineSpec, network: str) -> tuple[str, ...]:
+    """Return what the links here of a further network are called: the other end, and a shaper."""
+    shaper = _further_rate_link(spec, network)
+    return (attached_host_name(spec, network), *((shaper,) if shaper else ()))
+
+
+def rate_link(spec: MachineSpec) -> str:
+    """Return the link that shapes what the machine sends by its first, "" if nothing does."""
+    return link_names.short_name(f"pi-{spec.name}") if spec.network.rate_out else ""
+
+
+def _further_rate_link(spec: MachineSpec, network: str) -> str:
+    """Return the one of what it sends in a further network."""
+    limited = spec.network.further_link(network).rate_out
+    return link_names.short_name(f"pi-{spec.name}-{network}") if limited else ""
+
+
+def limit_rate(
+    link: str, inside: str, shaper: str, rate_in: int, rate_out: int
+) -> tuple[Step, ...]:
+    """Return the step that limits what goes over a link, if anything does.
+
+    Args:
+        link: the host's end.
+        inside: the machine's.
+        shaper: the link that shapes what the machine sends; "" for none.
+        rate_in: bits a second to the machine; 0 is no limit.
+        rate_out: and from it.
+    """
+    if not rate_in and not rate_out:
+        return ()
+    from machinectl_py.plan.steps.limit_rate import LimitRate
+
+    return (LimitRate(link=link, inside=inside, shaper=shaper, rate_in=rate_in, rate_out=rate_out),)
 
 
 def _further_address(spec: MachineSpec, facts: HostFacts, network: str, key: bytes) -> str:
@@ -166,6 +203,7 @@ def _enter_further(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork)
         host_id=facts.files.machine_id,
         allow=spec.network.allow,
         deny=spec.network.deny,
+        wanted=_wanted_number(spec.network.further_link(network.name).fixed, network),
     )
 
 
@@ -175,7 +213,8 @@ def link_further(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -
 
     here, inside = attached_host_name(spec, network.name), attached_name(network.name)
     long = f"vb-{spec.name}-{network.name}"
-    name = network.name
+    name, wanted = network.name, spec.network.further_link(network.name)
+    shaper = _further_rate_link(spec, name)
     return (
         links.AddVeth(
             host=here,
@@ -185,6 +224,7 @@ def link_further(spec: MachineSpec, facts: HostFacts, network: ManagedNetwork) -
             inside_address=_further_address(spec, facts, name, link_names.EXTRA_INSIDE_KEY),
             bridge=network.bridge,
         ),
+        *limit_rate(here, inside, shaper, wanted.rate_in, wanted.rate_out),
         SetAddresses(network=network, inside=inside, is_further=True),
     )
 

@@ -6,13 +6,15 @@ from machinectl_py.errors import ConfigError, DeniedError, NotFoundError, Unsupp
 from machinectl_py.plan import link_names
 from machinectl_py.plan.build_managed import (
     PRIMARY,
-    attached_host_name,
     attached_name,
     check_managed,
+    further_names,
     host_name,
     inside_address,
+    limit_rate,
     link_further,
     long_name,
+    rate_link,
     set_addresses,
 )
 from machinectl_py.plan.steps import forward_ports, join_network, links
@@ -77,8 +79,8 @@ def check_names(spec: MachineSpec) -> tuple[Step, ...]:
     network = spec.network
     names = [host_name(spec)] if network.veth else []
     names += [pair.host for pair in network.veth_extra]
-    names += [_rate_link(spec)] if network.rate_out else []
-    names += [attached_host_name(spec, other) for other in network.attached]
+    names += [rate_link(spec)] if network.rate_out else []
+    names += [name for other in network.attached for name in further_names(spec, other)]
     return (links.CheckNames(links=tuple(names)),) if names else ()
 
 
@@ -93,12 +95,13 @@ def connect(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
     """Return what goes after the birth of PID 1, in the order of systemd-nspawn."""
     if spec.network.kind == "path":
         return (join_network.LeaveNetwork(),)
+    network = spec.network
     return (
         *_moved(spec),
         *_veth(spec, facts),
         *_extra(spec, facts),
         *_children(spec, facts),
-        *_limit_rate(spec),
+        *limit_rate(host_name(spec), PRIMARY, rate_link(spec), network.rate_in, network.rate_out),
         *_ports(spec, facts),
         *set_addresses(facts),
         *(step for other in facts.network.attached for step in link_further(spec, facts, other)),
@@ -176,28 +179,6 @@ def _extra(spec: MachineSpec, facts: HostFacts) -> tuple[Step, ...]:
             inside_address=address(link_names.EXTRA_INSIDE_KEY, index),
         )
         for index, pair in enumerate(spec.network.veth_extra)
-    )
-
-
-def _rate_link(spec: MachineSpec) -> str:
-    """Return the link that shapes what the machine sends, "" if nothing does."""
-    return link_names.short_name(f"pi-{spec.name}") if spec.network.rate_out else ""
-
-
-def _limit_rate(spec: MachineSpec) -> tuple[Step, ...]:
-    network = spec.network
-    if not network.rate_in and not network.rate_out:
-        return ()
-    from machinectl_py.plan.steps.limit_rate import LimitRate
-
-    return (
-        LimitRate(
-            link=host_name(spec),
-            inside=PRIMARY,
-            shaper=_rate_link(spec),
-            rate_in=network.rate_in,
-            rate_out=network.rate_out,
-        ),
     )
 
 

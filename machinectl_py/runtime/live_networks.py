@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from machinectl_py.errors import ConfigError, ConflictError, NotFoundError
 from machinectl_py.log import warn
-from machinectl_py.plan.build_managed import attach, attached_host_name, define
+from machinectl_py.plan.build_managed import attach, define, further_names
 from machinectl_py.plan.build_network import check_network
 from machinectl_py.plan.context import Context
 from machinectl_py.plan.network_facts import find_or_propose, probe_network
@@ -22,14 +22,19 @@ from machinectl_py.runtime.walk import Walk
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from machinectl_py.config.managed_network import ManagedNetwork
-    from machinectl_py.config.spec import MachineSpec, NetworkSpec
+    from machinectl_py.config.spec import FurtherLink, MachineSpec, NetworkSpec
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
     from machinectl_py.runtime.state import MachineState
 
 
-def attach_network(name: str, network: str) -> str:
+def attach_network(name: str, network: str, wanted: FurtherLink | None = None) -> str:
     """Have a running machine in a further network, also after it reboots.
+
+    Args:
+        name: of the machine.
+        network: its name.
+        wanted: address and rates of the link to it; None for any address and no limit.
 
     Returns:
         the name of the link inside.
@@ -37,7 +42,8 @@ def attach_network(name: str, network: str) -> str:
     Raises:
         NotFoundError: no such machine runs, or there is no such network.
         ConflictError: it is in it already, or a name or address is taken.
-        ConfigError: the machine shares its network with the host or others.
+        ConfigError: the machine shares its network with the host or others; or the address is
+            none of the network's.
         UnsupportedError: nft or dnsmasq is missing.
         PymachineError: a step failed; nothing is left of those before it.
     """
@@ -48,9 +54,12 @@ def attach_network(name: str, network: str) -> str:
             raise ConfigError(f"Machine '{name}' has no network of its own")
         if network in _networks(spec.network):
             raise ConflictError(f"Machine '{name}' is in the network '{network}' already")
-        spec = spec.replace(
-            network=spec.network.replace(attached=(*spec.network.attached, network))
+        links = spec.network
+        links = links.replace(
+            attached=(*links.attached, network),
+            further=(*links.further, *((wanted,) if wanted else ())),
         )
+        spec = spec.replace(network=links)
         found, facts = _probe(spec, before, network)
         _undo(name, _steps_of(name, network))  # of one that was killed
         link = _build(state, spec, facts, found)
@@ -114,7 +123,7 @@ def _build(
     # Whoever waits for the machine's end waits for us: `lock` is held in effect.
     context.slots |= {"leader": state.leader, "lock": -1}
     steps = (
-        CheckNames(links=(attached_host_name(spec, network.name),)),
+        CheckNames(links=further_names(spec, network.name)),
         *define(facts),
         *attach(spec, facts, network),
         CheckFirewall(network=network),
@@ -158,7 +167,10 @@ def _without(spec: MachineSpec, facts: HostFacts, network: str) -> tuple[Machine
     if network == links.managed:
         links = links.replace(veth=False, managed="", address="", fixed="", rate_in=0, rate_out=0)
         found = found.replace(managed=None)
-    links = links.replace(attached=tuple(one for one in links.attached if one != network))
+    links = links.replace(
+        attached=tuple(one for one in links.attached if one != network),
+        further=tuple(one for one in links.further if one.network != network),
+    )
     found = found.replace(attached=tuple(one for one in found.attached if one.name != network))
     return spec.replace(network=links), facts.replace(network=found)
 

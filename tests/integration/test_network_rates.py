@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from machinectl_py.plan import link_names
 from tests.integration.networks import HOST, verb
 from tests.integration.test_ports import booted
 
@@ -59,10 +60,10 @@ def serving(side):
             server.kill()
 
 
-def megabits(side, way: str) -> float:
+def megabits(side, way: str, server: str = HOST) -> float:
     """Return how fast a transfer goes."""
     done = subprocess.run(
-        side.enter("/usr/bin/python3", "-c", CLIENT, HOST, way, SIZE),
+        side.enter("/usr/bin/python3", "-c", CLIENT, server, way, SIZE),
         check=True,
         capture_output=True,
         text=True,
@@ -89,6 +90,26 @@ def test_one_alone(host, tree, name):
     with booted(host, tree, name, "--network", "--network-rate-out=10M") as machine, serving(host):
         assert megabits(machine.inside, "get") > 50
         assert 7 < megabits(machine.inside, "put") < 12
+
+
+def test_each_network_has_its_own_limit(host, tree, name):
+    """Also one that is entered later, and one of whose link the machine takes the place."""
+    for number, network in enumerate(("red", "blue", "grey"), 1):
+        verb(host, "network", "create", network, f"--ipv4=10.8.{number}.1/24", "--ipv6=no")
+    options = ("--network=red", "--network=blue", "--network-rate-out=blue:10M")
+    shaper = link_names.short_name(f"pi-{name}-grey")
+    with booted(host, tree, name, *options) as machine, serving(host):
+        verb(host, "network", "attach", name, "grey", "--rate-in=10M", "--rate-out=20M")
+        assert shaper in host.links()
+        assert megabits(machine.inside, "put", "10.8.1.1") > 50
+        assert 7 < megabits(machine.inside, "put", "10.8.2.1") < 12
+        assert megabits(machine.inside, "get", "10.8.2.1") > 50
+        assert 14 < megabits(machine.inside, "put", "10.8.3.1") < 23
+        assert 7 < megabits(machine.inside, "get", "10.8.3.1") < 12
+        verb(host, "network", "detach", name, "grey")
+        assert shaper not in host.links()
+        verb(host, "network", "attach", name, "grey")
+        assert megabits(machine.inside, "put", "10.8.3.1") > 50
 
 
 def test_a_reboot_and_a_failing_step_leave_no_link(host, tree, name):

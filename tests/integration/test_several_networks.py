@@ -120,6 +120,11 @@ def pid_of(name: str, what: str = "leader") -> int:
     return state[what]
 
 
+def is_running_anew(name: str, before: int) -> bool:
+    state = json.loads(Path(f"/run/pymachine/machines/{name}/state.json").read_text())
+    return state["leader"] != before and state["phase"] == "running"
+
+
 @contextmanager
 def background(host, root, name: str, *options: str) -> Iterator[Machine]:
     """Boot a machine, and power it off."""
@@ -163,6 +168,35 @@ def test_a_running_machine_enters_a_network_and_leaves_it(
         assert f"Machine '{name}' is not in the network 'blue'" in gone.stderr
 
 
+def test_an_address_of_one_s_own_in_each_network(host, colours, tree, name):
+    verb(host, "network", "create", "grey", "--ipv4=10.8.3.1/24", "--ipv6=no")
+    options = ("--network=red", "--network=blue", "--network-address=blue:fd82::63")
+    with background(host, tree, name, *options) as machine:
+        assert leased(host, "blue", name) == ["10.8.2.99", "fd82::63"]
+        assert "10.8.2.99/24" in run(*machine.inside.enter("ip", "-o", "a", "show", "pm-blue"))
+        for option, says in (
+            ("--address=10.8.2.77", "subnets are 10.8.3.0/24"),
+            ("--address=10.8.3.1", "is no address for a machine"),
+            ("--address=red", "expected an IP address"),
+            ("--rate-in=1", "bits a second"),
+            ("--ipv4=no", "--ipv4 goes with 'network create' alone"),
+        ):
+            refused = verb(host, "network", "attach", name, "grey", option, check=False)
+            assert refused.returncode
+            assert says in refused.stderr
+        verb(host, "network", "attach", name, "grey", "--address=10.8.3.77")
+        assert leased(host, "grey", name) == ["10.8.3.77"]
+        told = verb(host, "show", name, "--settings").stdout
+        assert "Address=grey:10.8.3.77\n" in told
+        assert "Address=blue:[fd82::63]\n" in told
+        before = pid_of(name)
+        verb(host, "reboot", name)
+        wait_for(lambda: is_running_anew(name, before), "no reboot")
+        inside = Machine(host, name).inside
+        for link, address in (("pm-grey", "10.8.3.77/24"), ("pm-blue", "10.8.2.99/24")):
+            assert address in run(*inside.enter("ip", "-o", "a", "show", link))
+
+
 def test_the_last_to_leave_takes_the_network_down(host, colours, tree, name):
     with background(host, tree, name, "--network=red"):
         verb(host, "network", "attach", name)  # the default one, which is not defined yet
@@ -185,13 +219,7 @@ def test_a_reboot_keeps_what_was_entered_and_not_what_was_left(host, colours, tr
         verb(host, "network", "detach", name, "red")
         before, addresses = pid_of(name), leased(host, "blue", name)
         verb(host, "reboot", name)
-        path = Path(f"/run/pymachine/machines/{name}/state.json")
-
-        def is_up():
-            state = json.loads(path.read_text())
-            return state["leader"] != before and state["phase"] == "running"
-
-        wait_for(is_up, "no reboot")
+        wait_for(lambda: is_running_anew(name, before), "no reboot")
         machine = Machine(host, name)
         assert machine.inside.links().keys() == {"pm-blue", "pm-default"}
         assert set(addresses) <= set(

@@ -14,6 +14,7 @@ from machinectl_py.config.merge import EMPTY, from_files, from_options, merge
 from machinectl_py.config.render import lines
 from machinectl_py.config.spec import (
     BindMount,
+    FurtherLink,
     OverlayMount,
     PortSpec,
     Rlimit,
@@ -58,6 +59,8 @@ EXAMPLES = {
     "ipvlan-pair": ["eth7"],
     "veth-pair": ["ve-a:in"],
     "interface": ["br0"],
+    "network-address": ["10.0.0.5", "red:10.0.0.5", "red:fd01::5", "fade:[fd01::5]"],
+    "network-rate": ["10M", "red:8K"],
     "zone": ["green"],
     "port": [
         "udp:53:5353",
@@ -176,6 +179,8 @@ def test_what_is_read_is_written_so_that_it_is_read_again(row, text):
 def test_option_key_spec_and_show_say_the_same(row, text, tmp_path):
     """An option makes the spec that its key makes, and the spec's settings make it again."""
     context = "[Network]\nPrivate=yes\n" if row.field == "ports" else ""
+    if row.kind in ("network-address", "network-rate"):
+        context = "[X-Network]\nNetwork=first\nNetwork=red\nNetwork=fade\n"
     if row.field.startswith("bind_user"):
         context = "[Exec]\nPrivateUsers=pick\n"
     if row.field == "bind_user_shell":
@@ -459,6 +464,12 @@ def test_values_are_what_they_say(monkeypatch):
         ("journal-MaxUse", "much"),
         ("journal-KeepFree", "1.G"),
         ("journal-MaxFiles", "1K"),
+        ("network-address", "red"),
+        ("network-address", "red:"),
+        ("network-address", ":10.0.0.5"),
+        ("network-address", "Red:10.0.0.5"),
+        ("network-rate", "red:"),
+        ("network-rate", ":10M"),
     ],
 )
 def test_what_is_not_valid_says_what_is_expected(kind, text):
@@ -487,6 +498,38 @@ def test_what_is_not_valid_says_what_is_expected(kind, text):
 def test_settings_that_do_not_go_together_are_refused(options):
     with pytest.raises(ConfigError):
         spec_of_options(**options)
+
+
+def test_each_network_has_settings_of_its_own():
+    network = spec_of_options(
+        network=["red", "blue", "grey"],
+        network_address=["blue:10.8.2.9", "10.8.1.8", "red:10.8.1.9"],
+        network_rate_in=["5M", "blue:1M", "blue:2M"],
+        network_rate_out=["blue:3M"],
+    ).network
+    assert (network.fixed, network.rate_in, network.rate_out) == ("10.8.1.9", 5_000_000, 0)
+    assert network.further == (
+        FurtherLink(network="blue", fixed="10.8.2.9", rate_in=2_000_000, rate_out=3_000_000),
+    )
+    assert network.further_link("grey") == FurtherLink(network="grey")
+    for option in ("network_address", "network_rate_in", "network_rate_out"):
+        text = "green:10.8.2.9" if option == "network_address" else "green:1M"
+        with pytest.raises(ConfigError, match="'green', which the machine is not in"):
+            spec_of_options(network=["red"], **{option: [text]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("network-address", "red:fd01:0::5", ("red", "fd01::5")),
+        # What is an address as a whole is that of the first network.
+        ("network-address", "fade:fd01::5", ("", "fade:fd01::5")),
+        ("network-address", "fade:[fd01::5]", ("fade", "fd01::5")),
+        ("network-rate", "red:8K", ("red", 8000)),
+    ],
+)
+def test_settings_of_networks_are_read(kind, text, value):
+    assert kinds.read(kind, text) == (value,)
 
 
 def of_environment(values=EMPTY, **variables):

@@ -16,7 +16,10 @@ from machinectl_py.cli.render import (
     terminal_width,
 )
 from machinectl_py.config.managed_network import DEFAULT, check_name, read_subnet_of
+from machinectl_py.config.network_values import rate
 from machinectl_py.config.option import Option
+from machinectl_py.config.spec import FurtherLink
+from machinectl_py.config.subnet import usual_address
 from machinectl_py.errors import DeniedError, UsageError
 from machinectl_py.plan.host_files import host_machine_id
 from machinectl_py.plan.managed.definitions import definition_path, need_network, networks
@@ -27,9 +30,12 @@ from machinectl_py.runtime.state import running_machines
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.config.managed_network import ManagedNetwork
+
+    Value = TypeVar("Value")
 
 USAGE = "network list|stats|show|create|delete|attach|detach [NAME…] [OPTION…]"
 SUMMARY = "Make, show and remove networks, and have machines in them"
@@ -56,11 +62,26 @@ OPTIONS = (
         help="create: the bridge's address with the subnet, or no; by default one that is free",
     ),
     Option(name="--ipv6", value="ADDRESS/PREFIX", help="create: the same of IPv6"),
+    Option(
+        name="--address",
+        value="ADDRESS",
+        help="attach: its address in the network, as of 'boot --network-address='",
+    ),
+    Option(
+        name="--rate-in",
+        value="BITS",
+        help="attach: at most so many bits a second to it by this link, such as 10M",
+    ),
+    Option(name="--rate-out", value="BITS", help="attach: at most so many from it"),
     Option(name="--no-nat", help="create: do not hide the machines behind the host's address"),
     LEGEND_OPTION,
     *JSON_OPTIONS,
 )
 COMMAND = -1
+_OF_ACT = {
+    **dict.fromkeys(("ipv4", "ipv6", "no-nat"), "create"),
+    **dict.fromkeys(("address", "rate-in", "rate-out"), "attach"),
+}
 _MACHINES = {"attach": 1, "detach": 1, "stats": 1 << 16}  # how many names are of machines
 _STATS = (
     *("MACHINE", "NETWORK", "LINK"),
@@ -86,6 +107,9 @@ def run(arguments: Arguments) -> int:
     act, *names = arguments.words
     if act not in acts:
         raise UsageError(f"Unknown verb 'network {act}'" + closest(act, tuple(acts)))
+    for option in arguments.values:
+        if _OF_ACT.get(option, act) != act:
+            raise UsageError(f"--{option} goes with 'network {_OF_ACT[option]}' alone")
     for name in names[_MACHINES.get(act, 0) :]:
         try:
             check_name(name)
@@ -171,22 +195,23 @@ def _create(arguments: Arguments, names: list[str]) -> None:
     network = create_network(
         names[0],
         host_machine_id(),
-        ipv4=_subnet(arguments, 4),
-        ipv6=_subnet(arguments, 6),
+        ipv4=_value(arguments, "ipv4", lambda text: read_subnet_of(4, text)),
+        ipv6=_value(arguments, "ipv6", lambda text: read_subnet_of(6, text)),
         nat=not arguments.flag("no-nat"),
     )
     subnets = " and ".join(map(str, network.subnets()))
     sys.stderr.write(f"Network '{network.name}' is defined: {subnets}.\n")
 
 
-def _subnet(arguments: Arguments, version: int) -> str | None:
-    if not arguments.given(f"ipv{version}"):
+def _value(arguments: Arguments, option: str, read: Callable[[str], Value]) -> Value | None:
+    """Return the value of an option, None if it is not given."""
+    if not arguments.given(option):
         return None
-    text = arguments.text(f"ipv{version}")
+    text = arguments.text(option)
     try:
-        return read_subnet_of(version, text)
+        return read(text)
     except ValueError as error:
-        raise UsageError(f"--ipv{version}={text}: expected {error}") from error
+        raise UsageError(f"--{option}={text}: expected {error}") from error
 
 
 def _delete(_arguments: Arguments, names: list[str]) -> None:
@@ -199,12 +224,23 @@ def _delete(_arguments: Arguments, names: list[str]) -> None:
         delete_network(name)
 
 
-def _attach(_arguments: Arguments, names: list[str]) -> None:
+def _attach(arguments: Arguments, names: list[str]) -> None:
     name, network = _machine_and_network("attach", names)
     from machinectl_py.runtime.live_networks import attach_network
 
-    link = attach_network(name, network)
+    link = attach_network(name, network, _wanted(arguments, network))
     sys.stderr.write(f"Machine '{name}' is in the network '{network}', by its link {link}.\n")
+
+
+def _wanted(arguments: Arguments, network: str) -> FurtherLink | None:
+    """Return what the options set of the link to a network; None if there are none."""
+    wanted = FurtherLink(
+        network=network,
+        fixed=_value(arguments, "address", usual_address) or "",
+        rate_in=_value(arguments, "rate-in", rate) or 0,
+        rate_out=_value(arguments, "rate-out", rate) or 0,
+    )
+    return wanted if wanted != FurtherLink(network=network) else None
 
 
 def _detach(_arguments: Arguments, names: list[str]) -> None:

@@ -31,6 +31,10 @@ class LimitRate(Step):
     rate_in: int  # bits a second, 0 is no limit
     rate_out: int
 
+    def label(self) -> str:
+        """Return the name with that of the link."""
+        return f"{self.name} {self.inside}"
+
     def needed_slots(self) -> tuple[str, ...]:
         """Return the slots, with that of the link."""
         return (*self.takes, link_slot(self.inside))
