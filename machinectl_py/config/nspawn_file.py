@@ -34,17 +34,21 @@ def settings_files(name: str, root: str) -> list[tuple[str, bool]]:
     """Return the files for a machine that there are, and whether each is trusted.
 
     The first `NAME.nspawn` of /etc, /run and beside the root counts; then the drop-ins of
-    `NAME.nspawn.d` in the order of their names, of which /etc has precedence.
+    `NAME.nspawn.d` in the order of their names, of which /etc has precedence. A file that cannot
+    be opened, as a link to itself, is among them: to read it tells why.
 
     Args:
         name: of the machine.
         root: its root directory or image; "" looks at the trusted places alone.
+
+    Raises:
+        ConfigError: a directory of drop-ins cannot be read.
     """
     beside = (os.path.dirname(root),) if root not in ("", "/") else ()
     found: list[tuple[str, bool]] = []
     for directory in (*TRUSTED_DIRECTORIES, *beside):
         path = f"{directory}/{name}.nspawn"
-        if os.path.exists(path):
+        if _is_there(path):
             found.append((path, directory in TRUSTED_DIRECTORIES))
             break
     drop_ins: dict[str, tuple[str, bool]] = {}
@@ -57,11 +61,25 @@ def settings_files(name: str, root: str) -> list[tuple[str, bool]]:
     return [*found, *(drop_ins[file] for file in sorted(drop_ins))]
 
 
+def _is_there(path: str) -> bool:
+    """Say whether there is something, be it of no use; a link to nothing is nothing."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _drop_ins(directory: str) -> list[str]:
     try:
-        return [name for name in os.listdir(directory) if name.endswith(".conf") and name[0] != "."]
-    except OSError:
+        names = os.listdir(directory)
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise ConfigError(f"Failed to read {directory}: {error.strerror}") from error
+    return [name for name in names if name.endswith(".conf") and name[0] != "."]
 
 
 def read_file(path: str, complain: Complain) -> Iterator[Entry]:

@@ -90,6 +90,30 @@ def test_a_wrong_value_is_told_with_file_and_line(pymachine, tree, machine, sett
     assert f"{machine}.nspawn:3: Boot=maybe: expected yes or no" in line
 
 
+def test_what_cannot_be_read_is_told(pymachine, tree, machine, settings):
+    """As by systemd-nspawn, which passes over what is missing alone; so a link to nothing is."""
+    path, run = f"/run/systemd/nspawn/{machine}.nspawn", ("run", "-D", tree, "-M", machine)
+    settings("")
+    for target, says in ((path, "Too many levels"), ("/usr", "Is a directory"), ("/gone", "")):
+        os.unlink(path)
+        os.symlink(target, path)
+        done = pymachine(*run, "--", "/bin/echo", "ran")
+        assert (done.stdout, done.returncode) == (("", 1) if says else ("ran\n", 0))
+        assert done.stderr.count("\n") == bool(says)
+        assert says in done.stderr
+        if says:
+            assert f"Failed to read {path}: " in done.stderr
+        os.unlink(path)
+        settings("")
+    os.symlink(f"{path}.d", f"{path}.d")
+    try:
+        done = pymachine(*run, "--", "/bin/true")
+        assert done.returncode == 1
+        assert f"Failed to read {path}.d: Too many levels" in done.stderr
+    finally:
+        os.unlink(f"{path}.d")
+
+
 def test_a_file_beside_the_root_may_not_open_the_host(pymachine, tree, machine):
     beside = tree.parent / f"{machine}.nspawn"
     beside.write_text("[Exec]\nHostname=beside\n[Files]\nBind=/etc:/srv\n")
