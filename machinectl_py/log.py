@@ -10,11 +10,18 @@ import os
 
 _LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 _WARNING, _INFO = 4, 6
+_hushed = False
+
+
+def hush() -> None:
+    """Have this process show errors alone, as --quiet asks where success has no message."""
+    global _hushed  # as the environment is: one for the whole process
+    _hushed = True
 
 
 def shows_warnings() -> bool:
     """Say whether warnings are to be shown."""
-    return _level() >= _WARNING
+    return not _hushed and _level() >= _WARNING
 
 
 def warn(text: str) -> None:

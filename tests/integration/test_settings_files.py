@@ -114,6 +114,19 @@ def test_what_cannot_be_read_is_told(pymachine, tree, machine, settings):
         os.unlink(f"{path}.d")
 
 
+def test_quiet_leaves_all_output_to_the_command(pymachine, tree, machine, settings):
+    settings("[Exec]\nNoSuchKey=1\n")
+    run = ("run", "-D", tree, "-M", machine)
+    words = ("--", "/bin/sh", "-c", "echo out; echo err >&2; exit 3")
+    assert "NoSuchKey= in [Exec] is not known" in pymachine(*run, *words).stderr
+    for option in ("-q", "--quiet"):
+        done = pymachine(*run, option, *words)
+        assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 3)
+    done = pymachine(*run, "-q", "--", "/bin/no-such-command")
+    assert "/bin/no-such-command" in done.stderr
+    assert done.returncode == 127
+
+
 def test_a_file_beside_the_root_may_not_open_the_host(pymachine, tree, machine):
     beside = tree.parent / f"{machine}.nspawn"
     beside.write_text("[Exec]\nHostname=beside\n[Files]\nBind=/etc:/srv\n")

@@ -12,6 +12,7 @@ from machinectl_py.cli.machine_options import (
 )
 from machinectl_py.config.option import Option
 from machinectl_py.errors import EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, StepError, UsageError
+from machinectl_py.log import hush
 from machinectl_py.runtime.foreground import run_foreground
 from machinectl_py.runtime.prepare import Way, make_machine
 from machinectl_py.runtime.settings import read_values
@@ -29,6 +30,9 @@ The machine is made as by 'boot', with the command as its PID 1 in the place of 
 status is the command's, 128+n for signal n, 127 if there is no such command."""
 EXAMPLE = "pymachine run debian -- cat /etc/os-release"
 OPTIONS = (
+    Option(
+        name="--quiet", short="-q", help="say nothing but errors: all else is the command's output"
+    ),
     Option(name="--pty", short="-t", help="give the command a terminal, whatever ours is"),
     *setting_options("boot"),
     SETTINGS_OPTION,
@@ -38,6 +42,8 @@ COMMAND = 1
 
 def run(arguments: Arguments) -> int:
     """Run the command and return its exit status."""
+    if arguments.flag("quiet"):
+        hush()
     if arguments.flag("pty") and (arguments.given("pipe") or arguments.given("console")):
         raise UsageError("--pty excludes --pipe and --console=")
     selected = selection(arguments)
