@@ -96,6 +96,30 @@ def choose(name: str, keep_unit: bool) -> CgroupManager:
     return manager_of(manager_kind(name, keep_unit))
 
 
+def refuse_dead_bus() -> None:
+    """Hold that the message bus answers, if it should be there; without it nothing is registered.
+
+    Its socket stays in the file system when nobody listens any more.
+
+    Raises:
+        UnsupportedError: nobody listens.
+    """
+    import _socket
+
+    bus = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        bus.connect(_SYSTEM_BUS)
+    except ConnectionRefusedError:
+        raise UnsupportedError(
+            "The machine cannot be registered, as the host's message bus does not run",
+            "'systemctl start dbus.socket' starts it, --register=no does without.",
+        ) from None
+    except OSError:  # whatever it is, registering tells
+        pass
+    finally:
+        bus.close()
+
+
 def has_machined() -> bool:
     """Say whether systemd-machined can be reached: the bus is there, and its unit not masked.
 

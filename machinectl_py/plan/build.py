@@ -79,6 +79,8 @@ def build_plan(spec: MachineSpec, facts: HostFacts) -> Plan:
             argv=spec.payload.argv,
             environment=_environment(spec, facts),
             listen_fds=facts.listen_fds,
+            # In the background an init begins meanwhile, and is ended if that fails.
+            is_registered=facts.foreground and facts.register,
         ),
     )
     steps = build_security.label_mounts(steps, spec.labels)

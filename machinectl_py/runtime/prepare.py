@@ -12,7 +12,7 @@ from machinectl_py.kernel.capabilities import CAPABILITY_NAMES
 from machinectl_py.kernel.idmap import why_unmappable
 from machinectl_py.layout import SERVICE
 from machinectl_py.log import warn
-from machinectl_py.managers.choose import has_machined, manager_kind
+from machinectl_py.managers.choose import has_machined, manager_kind, refuse_dead_bus
 from machinectl_py.plan.facts import probe_facts
 from machinectl_py.plan.host_files import host_machine_id
 from machinectl_py.plan.mount_facts import probe_mounts
@@ -131,7 +131,7 @@ def _registers(spec: MachineSpec, values: Values, manager: str) -> bool:
     """Say whether systemd-machined is told of the machine: it takes those in a unit alone.
 
     Raises:
-        UnsupportedError: it is to be, and cannot.
+        UnsupportedError: it is to be, and cannot; or the message bus has stopped.
     """
     possible = manager != "embedded" and has_machined()
     registers = spec.cgroup.register and possible
@@ -140,4 +140,6 @@ def _registers(spec: MachineSpec, values: Values, manager: str) -> bool:
             "The machine cannot be registered (--register=yes): "
             + ("it is in no unit of systemd" if manager == "embedded" else _NO_MACHINED)
         )
+    if registers:
+        refuse_dead_bus()
     return registers

@@ -100,6 +100,40 @@ def test_starts_and_stops_while_it_restarts(pymachine, tree, machine, restart):
     assert machine not in machinectl_lists()
 
 
+@pytest.fixture
+def no_bus():
+    """The message bus is stopped meanwhile; its socket stays where it was."""
+    run("systemctl", "stop", "dbus.socket", "dbus.service")
+    try:
+        yield
+    finally:
+        run("systemctl", "start", "dbus.socket")
+
+
+def test_without_a_message_bus_nothing_begins(pymachine, tree, machine, no_bus):
+    """As with systemd-nspawn, which cannot open the bus, and so ends before its payload begins."""
+    for verb in (("run", "-M", machine), ("nspawn", "-M", machine, "-q")):
+        done = pymachine(*verb, "-D", tree, "--", "/bin/touch", "/etc/has-run")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "the host's message bus does not run" in done.stderr
+        assert done.stderr.count("\n") == 2  # with what to do
+    assert not (tree / "etc/has-run").exists()
+    assert find_running(machine) is None
+    done = pymachine("run", "-D", tree, "-M", machine, "--register=no", "--", "/bin/echo", "ran")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ran\n", "")
+
+
+def test_what_cannot_be_registered_has_not_begun(pymachine, tree, machine, monkeypatch):
+    """Nor if that shows only once the machine has been made."""
+    monkeypatch.setenv("PYMACHINE_TEST_FAIL", "register-machine:5")
+    done = pymachine("run", "-D", tree, "-M", machine, "--", "/bin/touch", "/etc/has-run")
+    assert done.returncode == 1
+    assert f"Failed to register {machine} with systemd-machined" in done.stderr
+    assert not (tree / "etc/has-run").exists()
+    assert find_running(machine) is None
+    assert machine not in machinectl_lists()
+
+
 def test_verbs_of_machinectl(pymachine, booted):
     state = find_running(booted)
     assert machinectl_lists()[booted] == "pymachine"

@@ -55,6 +55,7 @@ class ExecutePayload(Step):
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     listen_fds: int = 0  # descriptors from 3 that it gets from our caller
+    is_registered: bool = False  # waits until it is: a command may do its work in no time
 
     def describe(self) -> str:
         """Return the act."""
@@ -67,7 +68,8 @@ class ExecutePayload(Step):
 
     def needed_slots(self) -> tuple[str, ...]:
         """Return the slots of the user too, if it is to be another than root."""
-        return (*self.takes, *(_USER_SLOTS if self.payload.user else ()))
+        registered = ("registered",) if self.is_registered else ()
+        return (*self.takes, *registered, *(_USER_SLOTS if self.payload.user else ()))
 
     def apply(self, context: Context) -> None:
         """Execute it; returns by an error only."""
