@@ -12,9 +12,9 @@ from machinectl_py.plan.step import Plan
 from machinectl_py.plan.steps.limit_rate import LimitRate
 from machinectl_py.plan.steps.links import AddVeth, CheckNames
 from machinectl_py.plan.steps.managed_network import CheckFirewall, EnterNetwork
-from machinectl_py.plan.steps.resolver import RESOLV_CONF, renew_resolver, resolv_conf
 from machinectl_py.runtime.changes import Changes
 from machinectl_py.runtime.journal import Journal, journaled_slots, pending_steps
+from machinectl_py.runtime.live_resolver import renew_resolvers
 from machinectl_py.runtime.recover import make_hooks
 from machinectl_py.runtime.state import read_facts, read_spec, write_plan
 from machinectl_py.runtime.walk import Walk
@@ -63,7 +63,8 @@ def attach_network(name: str, network: str, wanted: FurtherLink | None = None) -
         found, facts = _probe(spec, before, network)
         _undo(name, _steps_of(name, network))  # of one that was killed
         link = _build(state, spec, facts, found)
-        _renew_resolver(state, spec, before, facts)
+        if spec.resolv_conf == "auto":
+            renew_resolvers(state, before.network.networks(), facts.network.networks())
         return link
 
 
@@ -92,7 +93,8 @@ def detach_network(name: str, network: str) -> None:
         spec, without = _without(spec, facts, network)
         write_plan(spec, without)
         _undo(name, left)
-        _renew_resolver(state, spec, facts, without)
+        if spec.resolv_conf == "auto":
+            renew_resolvers(state, facts.network.networks(), without.network.networks())
 
 
 def _networks(network: NetworkSpec) -> tuple[str, ...]:
@@ -140,25 +142,6 @@ def _build(
     for warning in context.warnings:
         warn(warning)
     return next(step.inside for step in steps if isinstance(step, AddVeth))
-
-
-def _renew_resolver(
-    state: MachineState, spec: MachineSpec, before: HostFacts, after: HostFacts
-) -> None:
-    """Have the machine ask the resolver of its first network, if it has asked ours until now."""
-    if spec.resolv_conf != "auto":
-        return
-    old, new = (_resolv_conf(facts) for facts in (before, after))
-    try:
-        renew_resolver(f"/proc/{state.leader}/root", old, new, state.uid_base)
-    except OSError as error:
-        warn(f"{RESOLV_CONF} of '{spec.name}' stays as it is: {error.strerror}")
-
-
-def _resolv_conf(facts: HostFacts) -> bytes:
-    networks = facts.network.networks()
-    servers = networks[0].gateways() if networks else ()
-    return resolv_conf(servers, tuple(network.name for network in networks))
 
 
 def _without(spec: MachineSpec, facts: HostFacts, network: str) -> tuple[MachineSpec, HostFacts]:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import COMMAND
 from tests.hosts.overlay import private_copy
+from tests.hosts.trees import TreeError, build
 from tests.integration.networks import WORLD, WORLD6, run, verb
 from tests.integration.test_ports import Machine, booted, listening, reached
 from tests.waiting import wait_for
@@ -260,6 +261,53 @@ def test_the_world_and_names_are_found_by_the_network_that_is_left(
         resolv_conf.symlink_to("/etc/stolen")
         verb(host, "network", "attach", name, "blue")
         assert not Path(f"/proc/{machine.inside.pid}/root/etc/stolen").exists()
+
+
+@pytest.fixture(scope="module")
+def resolved_tree():
+    """A tree with systemd-resolved, which nobody writes to."""
+    try:
+        return build("resolved")
+    except TreeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("options", [(), ("--private-users=no",)])
+def test_the_machine_s_own_systemd_resolved_follows(
+    host, colours, pristine_tree, resolved_tree, name, options
+):
+    """Its drop-in is written and read again, unless somebody else wrote it."""
+    drop_in = "/run/systemd/resolved.conf.d/pymachine.conf"
+
+    def asks(what: str) -> set[str]:
+        """Return the servers or domains of no link, whose order is resolved's own."""
+        told = verb(host, "exec", name, "--", "resolvectl", what, "--no-pager").stdout
+        return set(told.splitlines()[0].removeprefix("Global:").split())
+
+    with (
+        server(host, pristine_tree, f"{name}b", "--network=blue") as peer,
+        private_copy(resolved_tree) as root,
+        background(host, root, name, "--private-network", *options) as machine,
+    ):
+        verb(host, "exec", name, "--", "systemctl", "start", "systemd-resolved")
+        assert asks("dns") == set()
+        for act, network, servers, domains in (
+            ("attach", "red", "10.8.1.1 fd81::1", "red"),
+            ("attach", "blue", "10.8.1.1 fd81::1", "red blue"),
+            ("detach", "red", "10.8.2.1 fd82::1", "blue"),
+        ):
+            verb(host, "network", act, name, network)
+            assert asks("dns") == set(servers.split())
+            assert asks("domain") == set(domains.split())
+        words = ("exec", name, "--", "resolvectl", "query", "--legend=no", peer.name)
+        assert leased(host, "blue", peer.name)[0] in verb(host, *words).stdout
+        verb(host, "network", "detach", name, "blue")
+        assert asks("dns") == set()
+        there = Path(f"/proc/{machine.inside.pid}/root{drop_in}")
+        assert not there.exists()
+        there.write_text("[Resolve]\nDNS=192.0.2.53\n")
+        verb(host, "network", "attach", name, "red")
+        assert there.read_text() == "[Resolve]\nDNS=192.0.2.53\n"
 
 
 @pytest.mark.parametrize("act", ["attach", "detach"])

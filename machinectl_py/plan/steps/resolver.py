@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from machinectl_py.plan.context import Context
 
 RESOLV_CONF = "/etc/resolv.conf"
-_DROP_IN = "/run/systemd/resolved.conf.d/pymachine.conf"
+RESOLVED_CONF = "/run/systemd/resolved.conf.d/pymachine.conf"
 _ASIDE = "/run/.pymachine-resolv.conf"
 
 
@@ -26,6 +26,13 @@ def resolv_conf(servers: tuple[str, ...], domains: tuple[str, ...]) -> bytes:
         return b""
     lines = (f"search {' '.join(domains)}", *(f"nameserver {server}" for server in servers))
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def resolved_conf(servers: tuple[str, ...], domains: tuple[str, ...]) -> bytes:
+    """Return the drop-in for a machine's systemd-resolved; an empty one without servers."""
+    if not servers:
+        return b""
+    return f"[Resolve]\nDNS={' '.join(servers)}\nDomains={' '.join(domains)}\n".encode()
 
 
 def renew_resolver(root: str, before: bytes, after: bytes, owner: int) -> None:
@@ -82,8 +89,7 @@ class WriteResolver(Step):
         try:
             _put(resolv_conf(self.servers, self.domains))
             if self.boots:
-                servers, search = " ".join(self.servers), " ".join(self.domains)
-                _make(_DROP_IN, f"[Resolve]\nDNS={servers}\nDomains={search}\n".encode())
+                _make(RESOLVED_CONF, resolved_conf(self.servers, self.domains))
         except OSError as error:
             pass_over(context, error, RESOLV_CONF)
 
