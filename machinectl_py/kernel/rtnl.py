@@ -62,12 +62,9 @@ class Link(Record):
     master: int  # index of the bridge that it is a port of, or 0
 
 
-class Traffic(Record):
+class Counters(Record):
     """What went over a link since it was made, as its own end counts."""
 
-    index: int
-    name: str
-    peer: int  # index of the other end of a veth, in whichever namespace; or 0
     received_bytes: int
     received_packets: int
     received_errors: int
@@ -76,6 +73,15 @@ class Traffic(Record):
     sent_packets: int
     sent_errors: int
     sent_dropped: int
+
+
+class Traffic(Record):
+    """A link, and what went over it."""
+
+    index: int
+    name: str
+    peer: int  # index of the other end of a veth, in whichever namespace; or 0
+    counters: Counters
 
 
 class Address(Record):
@@ -365,10 +371,7 @@ def _traffic(answer: Answer) -> Traffic:
     packets, sent, octets, sent_octets, errors, sent_errors, dropped, sent_dropped = (
         _STATS64.unpack_from(dict(attributes(answer.data))[_IFLA_STATS64])
     )
-    return Traffic(
-        index=link.index,
-        name=link.name,
-        peer=link.peer,
+    counters = Counters(
         received_bytes=octets,
         received_packets=packets,
         received_errors=errors,
@@ -378,3 +381,4 @@ def _traffic(answer: Answer) -> Traffic:
         sent_errors=sent_errors,
         sent_dropped=sent_dropped,
     )
+    return Traffic(index=link.index, name=link.name, peer=link.peer, counters=counters)

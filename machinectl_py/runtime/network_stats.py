@@ -14,26 +14,12 @@ _LOOPBACK = "lo"
 
 
 class LinkStats(Record):
-    """A link of a machine: what it received and sent since it was made."""
+    """A link of a machine, and what went over it."""
 
     machine: str
     network: str  # the managed one that it leads to, "" for none
     link: str  # by its name inside
-    received_bytes: int
-    received_packets: int
-    received_errors: int
-    received_dropped: int
-    sent_bytes: int
-    sent_packets: int
-    sent_errors: int
-    sent_dropped: int
-
-
-_COUNTERS = tuple(
-    f"{way}_{what}"
-    for way in ("received", "sent")
-    for what in ("bytes", "packets", "errors", "dropped")
-)
+    counters: rtnl.Counters
 
 
 def network_stats(names: tuple[str, ...] = ()) -> tuple[LinkStats, ...]:
@@ -72,7 +58,7 @@ def _of_machine(name: str, leader: int) -> list[LinkStats]:
             machine=name,
             network=networks.get(link.peer, ""),
             link=link.name,
-            **{counter: getattr(link, counter) for counter in _COUNTERS},
+            counters=link.counters,
         )
         for link in links
         if link.name != _LOOPBACK

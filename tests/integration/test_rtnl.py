@@ -90,9 +90,9 @@ def test_links_are_listed_as_pyroute2_lists_them(here, there):
     with need("pyroute2").IPRoute() as route:
         counted = {one["index"]: one.get_attr("IFLA_STATS64") for one in route.get_links()}
     loopback = next(one for one in rtnl.traffic() if one.name == "lo")
-    assert loopback.received_bytes == counted[1]["rx_bytes"] > 1000
-    assert loopback.sent_packets == counted[1]["tx_packets"] > 0
-    assert loopback.received_dropped == counted[1]["rx_dropped"]
+    assert loopback.counters.received_bytes == counted[1]["rx_bytes"] > 1000
+    assert loopback.counters.sent_packets == counted[1]["tx_packets"] > 0
+    assert loopback.counters.received_dropped == counted[1]["rx_dropped"]
 
 
 def test_addresses_and_routes(here):

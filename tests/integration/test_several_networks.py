@@ -405,6 +405,11 @@ def test_what_went_over_each_link_is_told(host, colours, tree, name):
         before = told(name)
         assert {one["network"] for one in before.values()} == {"red", "blue", ""}
         assert before.keys() == {"host0", "pm-blue", "lan0"}
+        assert before["lan0"].keys() == {"machine", "network", "link"} | {
+            f"{way}_{what}"
+            for way in ("received", "sent")
+            for what in ("bytes", "packets", "errors", "dropped")
+        }
         # 100 datagrams of 1000 bytes each, with 28 + 14 of headers, to where nobody listens.
         send = "import socket as s; [s.socket(2, 2).sendto(bytes(1000), ('10.8.2.1', 9)) for _ in"
         send += " range(100)]"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.config.managed_network import ManagedNetwork
+    from machinectl_py.runtime.network_stats import LinkStats
 
     Value = TypeVar("Value")
 
@@ -264,21 +265,29 @@ def _stats(arguments: Arguments, names: list[str]) -> None:
 
     found = network_stats(tuple(names))
     if mode := json_mode(arguments):
-        print_json([one.to_data() for one in found], mode)
+        print_json([_flat(one) for one in found], mode)
         return
     rows: list[tuple[str, ...]] = [
         (
             *(one.machine, one.network or "-", one.link),
-            *(size(one.received_bytes), str(one.received_packets), str(one.received_dropped)),
-            *(size(one.sent_bytes), str(one.sent_packets), str(one.sent_dropped)),
+            *(size(count.received_bytes), str(count.received_packets), str(count.received_dropped)),
+            *(size(count.sent_bytes), str(count.sent_packets), str(count.sent_dropped)),
         )
         for one in found
+        for count in (one.counters,)
     ]
     legend = not arguments.flag("no-legend")
     if rows:
         print_table(_STATS, rows, legend=legend, width=terminal_width())
     if legend:
         sys.stdout.write(f"\n{len(rows)} links listed.\n" if rows else "No links.\n")
+
+
+def _flat(stats: LinkStats) -> dict[str, object]:
+    """Return link and counters as one object, for JSON."""
+    data = stats.to_data()
+    counters: dict[str, object] = data.pop("counters")
+    return data | counters
 
 
 def _require_root() -> None:
