@@ -102,7 +102,9 @@ def complete(script, *words):
     """Return what bash would offer for the last word."""
     quoted = " ".join(f"'{word}'" for word in words)
     body = (
-        f'source "{script}"; COMP_WORDS=(pymachine {quoted}); COMP_CWORD={len(words)}; '
+        f'source "{script}"; _pymachine_machines() {{ echo web; }}; '
+        "_pymachine_networks() { echo lab; }; "
+        f"COMP_WORDS=(pymachine {quoted}); COMP_CWORD={len(words)}; "
         '_pymachine; printf "%s\\n" "${COMPREPLY[@]}"'
     )
     return run("bash", "-c", body).split()
@@ -124,6 +126,43 @@ def test_bash_completes_the_values_of_settings(destination):
     assert complete(script, "run", "--kill-signal", "=", "SIGH") == ["SIGHUP"]
     assert complete(script, "boot", "--read-only", "=") == ["yes", "no"]
     assert complete(script, "boot", "--settings", "=", "o") == ["override"]
+
+
+# Words of a line, and what completes the last of them.
+SECOND_WORDS = [
+    (("network", "a"), ["attach"]),
+    (("network", ""), ["list", "stats", "show", "create", "delete", "attach", "detach"]),
+    (("network", "attach", ""), ["web"]),
+    (("network", "attach", "web", ""), ["lab"]),
+    (("network", "stats", ""), ["web", "lab"]),
+    (("network", "show", "lab", ""), ["lab"]),
+    (("network", "create", ""), []),
+    (("network", "list", ""), []),
+    (("port", "r"), ["remove"]),
+    (("port", "add", ""), ["web"]),
+    (("port", "add", "web", ""), []),
+]
+
+
+@pytest.mark.parametrize(("words", "offered"), SECOND_WORDS)
+def test_bash_completes_second_words(destination, words, offered):
+    script = destination / "usr/share/bash-completion/completions/pymachine"
+    assert complete(script, *words) == offered
+
+
+@pytest.mark.parametrize(("words", "offered"), SECOND_WORDS)
+def test_zsh_completes_second_words(destination, words, offered):
+    """By the function that _arguments calls for the words that are no options."""
+    script = destination / "usr/share/zsh/vendor-completions/_pymachine"
+    quoted = " ".join(f"'{word}'" for word in words)
+    body = (
+        "compadd() { shift; print -rl -- $@ }; _arguments() { }; _describe() { };"
+        f"words=(pymachine x); CURRENT=3; source '{script}';"
+        "_pymachine_machine() { print web }; _pymachine_network() { print lab };"
+        f"words=({quoted}); CURRENT={len(words)}; _pymachine_words_of_{words[0]}"
+    )
+    told = run("zsh", "-f", "-c", body).split()
+    assert [word for word in told if word.startswith(words[-1])] == offered
 
 
 def test_zsh_accepts_its_completion(destination):

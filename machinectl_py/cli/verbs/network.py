@@ -83,7 +83,16 @@ _OF_ACT = {
     **dict.fromkeys(("ipv4", "ipv6", "no-nat"), "create"),
     **dict.fromkeys(("address", "rate-in", "rate-out"), "attach"),
 }
-_MACHINES = {"attach": 1, "detach": 1, "stats": 1 << 16}  # how many names are of machines
+# What the words after each are, of which there may be more of the last; also for completions.
+ACTS: dict[str, tuple[str, ...]] = {
+    "list": (),
+    "stats": ("machine-or-network",),
+    "show": ("network",),
+    "create": ("new-network",),
+    "delete": ("network",),
+    "attach": ("machine", "network"),
+    "detach": ("machine", "network"),
+}
 _STATS = (
     *("MACHINE", "NETWORK", "LINK"),
     *("RECEIVED", "PACKETS", "DROPPED"),
@@ -94,31 +103,38 @@ _COLUMNS = ("network", "bridge", "ipv4", "ipv6", "nat", "machines")
 
 def run(arguments: Arguments) -> int:
     """Do what the first word says."""
-    acts: dict[str, Callable[[Arguments, list[str]], None]] = {
+    if not arguments.words:
+        raise UsageError(f"'network' needs one of {', '.join(ACTS)}")
+    act, *names = arguments.words
+    if act not in ACTS:
+        raise UsageError(f"Unknown verb 'network {act}'" + closest(act, tuple(ACTS)))
+    for option in arguments.values:
+        if _OF_ACT.get(option, act) != act:
+            raise UsageError(f"--{option} goes with 'network {_OF_ACT[option]}' alone")
+    for at, name in enumerate(names):
+        _check_word(act, at, name)
+    running_machines()  # what a killed supervisor left goes first
+    done: dict[str, Callable[[Arguments, list[str]], None]] = {
         "list": _list,
+        "stats": _stats,
         "show": _show,
         "create": _create,
         "delete": _delete,
         "attach": _attach,
         "detach": _detach,
-        "stats": _stats,
     }
-    if not arguments.words:
-        raise UsageError(f"'network' needs one of {', '.join(acts)}")
-    act, *names = arguments.words
-    if act not in acts:
-        raise UsageError(f"Unknown verb 'network {act}'" + closest(act, tuple(acts)))
-    for option in arguments.values:
-        if _OF_ACT.get(option, act) != act:
-            raise UsageError(f"--{option} goes with 'network {_OF_ACT[option]}' alone")
-    for name in names[_MACHINES.get(act, 0) :]:
+    done[act](arguments, names)
+    return 0
+
+
+def _check_word(act: str, at: int, name: str) -> None:
+    """Hold that a word is a valid name where it is of a network alone."""
+    kinds = ACTS[act]
+    if kinds and kinds[min(at, len(kinds) - 1)] in ("network", "new-network"):
         try:
             check_name(name)
         except ValueError as error:
             raise UsageError(f"'{name}' is not valid: expected {error}") from error
-    running_machines()  # what a killed supervisor left goes first
-    acts[act](arguments, names)
-    return 0
 
 
 def _list(arguments: Arguments, names: list[str]) -> None:

@@ -31,16 +31,21 @@ until the machine ends, over its reboots too; for good it stands in its settings
 EXAMPLE = "pymachine port add web 8080:80"
 OPTIONS = (LEGEND_OPTION, *JSON_OPTIONS)
 COMMAND = -1
-_ACTS = ("list", "add", "remove")
+# What the words after each are; also for completions.
+ACTS: dict[str, tuple[str, ...]] = {
+    "list": ("machine",),
+    "add": ("machine", "port"),
+    "remove": ("machine", "port"),
+}
 
 
 def run(arguments: Arguments) -> int:
     """Do what the first word says."""
     if not arguments.words:
-        raise UsageError(f"'port' needs one of {', '.join(_ACTS)}")
+        raise UsageError(f"'port' needs one of {', '.join(ACTS)}")
     act, *words = arguments.words
-    if act not in _ACTS:
-        raise UsageError(f"Unknown verb 'port {act}'" + closest(act, _ACTS))
+    if act not in ACTS:
+        raise UsageError(f"Unknown verb 'port {act}'" + closest(act, tuple(ACTS)))
     if os.geteuid():
         raise DeniedError("Only root may see and change ports", "Try again with sudo.")
     if act == "list":
