@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from machinectl_py.errors import NotFoundError, PymachineError
+from machinectl_py.config.table import SETTINGS
+from machinectl_py.errors import ConfigError, NotFoundError, PymachineError
 from machinectl_py.images.listing import all_images
 from machinectl_py.kernel.cgroupfs import directory_of
 from machinectl_py.layout import CLASS
+from machinectl_py.plan.managed.definitions import networks
+from machinectl_py.plan.managed.members import read_members
 from machinectl_py.runtime.properties import PROPERTIES
 from machinectl_py.runtime.state import require_running, running_machines
 from machinectl_py.service.interfaces import MACHINE_PROPERTIES, machine_path
@@ -20,6 +23,7 @@ from machinectl_py.service.library import Variant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _VERBS = {"PowerOff": "poweroff", "Reboot": "reboot", "Terminate": "terminate"}
@@ -31,22 +35,16 @@ async def manage(member: str, arguments: list[Any]) -> list[Any]:
     Raises:
         PymachineError: it failed.
     """
-    if member == "ListMachines":
-        return [[_listed(state) for state in running_machines()]]
-    if member == "ListImages":
-        return [
-            [
-                [one.name, one.type, one.read_only, one.created, one.modified, max(one.usage, 0)]
-                for one in all_images()
-            ]
-        ]
+    if member in _LISTS:
+        return [_LISTS[member]()]
     if member == "GetMachine":
         return [machine_path(require_running(arguments[0]).name)]
     if member == "GetMachineByPID":
         return [machine_path(_machine_of_process(arguments[0]))]
     name = arguments[0]
-    if member == "BootMachine":
-        await _run_verb("boot", "--quiet", "--", name)
+    if member in ("BootMachine", "BootMachineWithSettings"):
+        settings = arguments[1] if len(arguments) > 1 else []
+        await _run_verb("boot", "--quiet", *_options(settings), "--", name)
         return [machine_path(name)]
     return await act(name, member.removesuffix("Machine"), arguments[1:])
 
@@ -84,8 +82,54 @@ def properties(name: str, wanted: tuple[str, ...] = ()) -> dict[str, Any]:
     return found
 
 
-def _listed(state: Any) -> list[str]:
-    return [state.name, CLASS, state.service, machine_path(state.name)]
+def _options(settings: list[tuple[str, str]]) -> list[str]:
+    """Return options of the verb for settings that a settings file may hold.
+
+    What says which root it is, or how the verb behaves, is not among these.
+
+    Raises:
+        ConfigError: there is no such setting.
+    """
+    known = {row.name.removeprefix("--") for row in SETTINGS if row.name and row.key}
+    for name, _ in settings:
+        if name not in known:
+            raise ConfigError(f"There is no setting '{name}'")
+    return [f"--{name}={text}" for name, text in settings]
+
+
+def _listed_machines() -> list[list[Any]]:
+    return [
+        [state.name, CLASS, state.service, machine_path(state.name)] for state in running_machines()
+    ]
+
+
+def _listed_images() -> list[list[Any]]:
+    return [
+        [one.name, one.type, one.read_only, one.created, one.modified, max(one.usage, 0)]
+        for one in all_images()
+    ]
+
+
+def _listed_networks() -> list[list[Any]]:
+    members = read_members()
+    return [
+        [
+            network.name,
+            network.bridge,
+            network.ipv4,
+            network.ipv6,
+            network.nat,
+            sorted(member.machine for member in members.of(network.name)),
+        ]
+        for network in networks()
+    ]
+
+
+_LISTS: dict[str, Callable[[], list[list[Any]]]] = {
+    "ListMachines": _listed_machines,
+    "ListImages": _listed_images,
+    "ListNetworks": _listed_networks,
+}
 
 
 def _machine_of_process(pid: int) -> str:

@@ -18,7 +18,9 @@ MANAGER_PATH = "/org/pymachine1"
 MANAGER = "org.pymachine1.Manager"
 MACHINE = "org.pymachine1.Machine"
 MACHINES_PATH = f"{MANAGER_PATH}/machine"
-MANAGE = "org.pymachine1.manage-machines"  # polkit's action
+# Actions of polkit. Who may set what a machine is given of the host may do anything to it.
+MANAGE = "org.pymachine1.manage-machines"
+BOOT_WITH_SETTINGS = "org.pymachine1.boot-with-settings"
 
 _PIDS = ("Leader", "Supervisor", "UIDShift", "UIDCount", "Boots")
 
@@ -29,7 +31,7 @@ class Method(Record):
     name: str
     takes: tuple[tuple[str, str], ...] = ()  # name and signature
     gives: tuple[tuple[str, str], ...] = ()
-    manages: bool = False
+    action: str = ""  # polkit's, that the caller needs its leave for
 
     @property
     def signature(self) -> str:
@@ -47,19 +49,26 @@ _PATH = ("machine", "o")
 MANAGER_METHODS = (
     Method(name="ListMachines", gives=(("machines", "a(ssso)"),)),
     Method(name="ListImages", gives=(("images", "a(ssbttt)"),)),
+    Method(name="ListNetworks", gives=(("networks", "a(ssssbas)"),)),
     Method(name="GetMachine", takes=(_NAME,), gives=(_PATH,)),
     Method(name="GetMachineByPID", takes=(("pid", "u"),), gives=(_PATH,)),
-    Method(name="BootMachine", takes=(_NAME,), gives=(_PATH,), manages=True),
-    Method(name="PowerOffMachine", takes=(_NAME,), manages=True),
-    Method(name="RebootMachine", takes=(_NAME,), manages=True),
-    Method(name="TerminateMachine", takes=(_NAME,), manages=True),
-    Method(name="KillMachine", takes=(_NAME, ("whom", "s"), ("signal", "i")), manages=True),
+    Method(name="BootMachine", takes=(_NAME,), gives=(_PATH,), action=MANAGE),
+    Method(
+        name="BootMachineWithSettings",
+        takes=(_NAME, ("settings", "a(ss)")),
+        gives=(_PATH,),
+        action=BOOT_WITH_SETTINGS,
+    ),
+    Method(name="PowerOffMachine", takes=(_NAME,), action=MANAGE),
+    Method(name="RebootMachine", takes=(_NAME,), action=MANAGE),
+    Method(name="TerminateMachine", takes=(_NAME,), action=MANAGE),
+    Method(name="KillMachine", takes=(_NAME, ("whom", "s"), ("signal", "i")), action=MANAGE),
 )
 MACHINE_METHODS = (
-    Method(name="PowerOff", manages=True),
-    Method(name="Reboot", manages=True),
-    Method(name="Terminate", manages=True),
-    Method(name="Kill", takes=(("whom", "s"), ("signal", "i")), manages=True),
+    Method(name="PowerOff", action=MANAGE),
+    Method(name="Reboot", action=MANAGE),
+    Method(name="Terminate", action=MANAGE),
+    Method(name="Kill", takes=(("whom", "s"), ("signal", "i")), action=MANAGE),
 )
 SIGNALS = ("MachineNew", "MachineRemoved")  # of the manager, with name and path
 MANAGER_PROPERTIES = {"Version": "s"}

@@ -20,7 +20,6 @@ from machinectl_py.service.interfaces import (
     MACHINE,
     MACHINE_METHODS,
     MACHINE_PROPERTIES,
-    MANAGE,
     MANAGER,
     MANAGER_METHODS,
     MANAGER_PATH,
@@ -137,8 +136,8 @@ class Server:
         if path != MANAGER_PATH and not name:
             raise Refusal("UnknownObject", f"There is no object {path}")
         method = _find(MACHINE_METHODS if name else MANAGER_METHODS, message)
-        if method.manages and not await may(self._bus, message, MANAGE):
-            raise Refusal("AccessDenied", f"{method.name} needs polkit's leave for {MANAGE}")
+        if method.action and not await may(self._bus, message, method.action):
+            raise Refusal("AccessDenied", f"{method.name} needs polkit's leave for {method.action}")
         doing: Awaitable[list[Any]] = (
             actions.act(name, member, body) if name else actions.manage(member, body)
         )

@@ -152,6 +152,52 @@ def test_machines_are_started_and_stopped(service, pymachine, tree, machine):
         place.unlink()
 
 
+@pytest.fixture
+def placed(tree, machine):
+    """A tree where machines are found by name."""
+    place = Path(f"/var/lib/machines/{machine}")
+    place.symlink_to(tree)
+    yield machine
+    place.unlink()
+
+
+def test_a_machine_is_started_with_settings_and_its_network_listed(service, pymachine, placed):
+    pymachine("network", "create", "buslab", "--ipv4=10.9.77.1/24", "--ipv6=no", check=True)
+    try:
+        network = ["buslab", "pm-buslab", "10.9.77.1/24", "", True]
+        assert call(ROOT, MANAGER, "ListNetworks") == [[[*network, []]]]
+        settings = ("hostname", "by-bus", "network", "buslab", "network", "default")
+        call(ROOT, MANAGER, "BootMachineWithSettings", "sa(ss)", placed, "3", *settings)
+        done = pymachine("exec", placed, "--", "hostname")
+        assert done.stdout == "by-bus\n"
+        listed = call(ROOT, MANAGER, "ListNetworks")[0]
+        assert [*network, [placed]] in listed
+        assert [(one[0], one[5]) for one in listed if one[0] == "default"] == [
+            ("default", [placed])
+        ]
+        call(ROOT, MANAGER, "TerminateMachine", "s", placed)
+    finally:
+        for name in ("buslab", "default"):
+            pymachine("network", "delete", name)
+
+
+def test_settings_say_neither_another_root_nor_what_is_none(service, placed):
+    for name, text in (("directory", "/"), ("image", "/dev/sda"), ("-D", "/"), ("no-wait", "yes")):
+        said = refused(ROOT, MANAGER, "BootMachineWithSettings", "sa(ss)", placed, "1", name, text)
+        assert f"There is no setting '{name}'" in said
+    bad = ("hostname", "a b")
+    said = refused(ROOT, MANAGER, "BootMachineWithSettings", "sa(ss)", placed, "1", *bad)
+    assert "--hostname=a b: expected" in said
+    assert call(ROOT, MANAGER, "ListMachines") == [[]]
+
+
+def test_images_are_listed(service, placed, pymachine):
+    shown = json.loads(pymachine("images", "--json=short").stdout)
+    told = call(ROOT, MANAGER, "ListImages")[0]
+    assert [one[0] for one in told] == [one["name"] for one in shown]
+    assert placed in [one[0] for one in told]
+
+
 def test_errors_are_the_verbs(service):
     assert "no-such" in refused(ROOT, MANAGER, "BootMachine", "s", "no-such")
     assert "No machine 'no-such'" in refused(ROOT, MANAGER, "GetMachine", "s", "no-such")
@@ -186,6 +232,10 @@ def test_whom_polkit_lets_may_touch(booted):
     try:
         run("systemctl", "restart", "polkit.service")
         nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        # Which is no leave to give a machine what is the host's.
+        words = ("BootMachineWithSettings", "sa(ss)", booted, "1", "bind", "/etc")
+        done = run(*nobody, "busctl", "call", NAME, ROOT, MANAGER, *words, status=1)
+        assert "Access denied" in done
         run(*nobody, "busctl", "call", NAME, path_of(booted), MACHINE, "Terminate")
         assert call(ROOT, MANAGER, "ListMachines") == [[]]
     finally:
