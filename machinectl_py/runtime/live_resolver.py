@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 
 _TIMEOUT = 10.0  # seconds for the machine's own tools
 # By root of the machine itself, with its tools: of what it may not write, neither may we for it.
-# As resolved cannot reload before systemd 256, it may be restarted.
+# Restarted, as resolved of systemd 252 cannot reload, and that of 257 keeps domains that are gone;
+# to reset what has not failed resets the count of its starts, of which there is a limit.
 _RENEW = f"""\
 file={RESOLVED_CONF} unit=systemd-resolved.service
 test "$(cat $file 2>/dev/null)" = "$1" || exit 0
 if test "$2"; then mkdir -p ${{file%/*}} && printf '%s\\n' "$2" >$file; else rm -f $file; fi || exit
-if systemctl --quiet is-active $unit; then exec systemctl --quiet try-reload-or-restart $unit; fi
+systemctl --quiet is-active $unit || exit 0
+systemctl --quiet reset-failed $unit
+exec systemctl --quiet try-restart $unit
 """
 
 
