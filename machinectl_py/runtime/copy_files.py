@@ -30,6 +30,8 @@ from machinectl_py.runtime.enter import open_leader, require_may_enter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from machinectl_py.runtime.state import MachineState
 
 _SAFE = const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV | const.MOUNT_ATTR_NOEXEC
@@ -51,27 +53,32 @@ class _Side(Record):
         except FileNotFoundError:
             return None
 
-    def make_directory(self, name: str) -> None:
-        """Make a directory beside it, root's alone: of this side's root.
+    def as_root(self, work: Callable[[], None]) -> None:
+        """Do something to files as this side's root.
+
+        Ours is nobody on a mount whose ids are mapped: may neither make names there nor rename.
 
         Raises:
-            OSError: with the name.
+            OSError: as `work`, with the title.
         """
         if self.user_namespace < 0:
-            os.mkdir(name, 0o700, dir_fd=self.parent)
+            work()
             return
         pid = os.fork()
         if pid == 0:
+            number = errno.EIO
             try:
                 setns(self.user_namespace, const.CLONE_NEWUSER)
                 become_root()
-                os.mkdir(name, 0o700, dir_fd=self.parent)
+                work()
+                number = 0
             except OSError as error:
-                os._exit(error.errno or errno.EIO)
+                number = error.errno or number
             finally:
-                os._exit(0)
+                os._exit(number)
         if number := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-            raise OSError(abs(number), os.strerror(abs(number)), name)
+            number = number if number > 0 else errno.EINTR
+            raise OSError(number, os.strerror(number), self.title)
 
     def close(self) -> None:
         """Let go of it."""
@@ -173,14 +180,11 @@ def _copy(source: _Side, target: _Side, *, force: bool) -> tuple[str, ...]:
 def _make_aside(job: Job, source: _Side, target: _Side, *, replaces: bool) -> tuple[str, ...]:
     aside = f".#pymachine-{os.urandom(8).hex()}"
     try:
-        target.make_directory(aside)
+        target.as_root(lambda: os.mkdir(aside, 0o700, dir_fd=target.parent))
         told = _run(job, source, target, ("from", f"./{source.name}"), f"to/{aside}")
         made = os.open(aside, _DIRECTORY, dir_fd=target.parent)
         try:
-            if replaces:
-                os.replace(source.name, target.name, src_dir_fd=made, dst_dir_fd=target.parent)
-            else:
-                rename_new(made, source.name, target.parent, target.name)
+            target.as_root(lambda: _rename(made, source.name, target, replaces=replaces))
         except FileExistsError as error:  # since we looked
             raise ConflictError(f"{target.title} exists already") from error
         finally:
@@ -188,6 +192,13 @@ def _make_aside(job: Job, source: _Side, target: _Side, *, replaces: bool) -> tu
         return told
     finally:
         remove_tree(aside, target.parent)
+
+
+def _rename(directory: int, name: str, target: _Side, *, replaces: bool) -> None:
+    if replaces:
+        os.replace(name, target.name, src_dir_fd=directory, dst_dir_fd=target.parent)
+    else:
+        rename_new(directory, name, target.parent, target.name)
 
 
 def _run(

@@ -135,6 +135,18 @@ def test_what_changes_meanwhile_leads_nowhere(pymachine, booted, things):
         racer.wait()
 
 
+def test_a_mount_with_mapped_ids_takes_copies(pymachine, booted, things, tmp_path):
+    """As the root itself is one, where it is a disk image."""
+    tmp_path.joinpath("bound").mkdir()
+    pymachine("bind", "--mkdir", booted, tmp_path / "bound", "/srv/bound", check=True)
+    for options, name in (((), "link"), ((), "file"), (("--force",), "file")):
+        pymachine("copy-to", *options, booted, things / name, "/srv/bound/copy-" + name, check=True)
+    status = inside(pymachine, booted, "cd /srv/bound; stat -c '%n %u %g %a' *; ls -A")
+    assert status == "copy-file 33 34 4751\ncopy-link 0 0 777\ncopy-file\ncopy-link\n"
+    said = one_error(pymachine("copy-to", booted, things / "file", "/srv/bound/copy-file"))
+    assert "exists already" in said
+
+
 def test_bad_copies_are_one_line(pymachine, booted, things, tmp_path):
     assert "no absolute path" in one_error(pymachine("copy-to", booted, things, "srv/x"))
     assert "/none in machine" in one_error(pymachine("copy-to", booted, things, "/none/x"))
