@@ -10,6 +10,7 @@ import _signal
 import errno
 import os
 import select
+import stat
 
 from machinectl_py.errors import (
     EXIT_CANNOT_EXECUTE,
@@ -109,9 +110,22 @@ def enter(state: MachineState, command: Command, *, on_terminal: bool) -> int:
     # What comes before `wait` can pass it on is kept until then.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _PASSED_ON)
     try:
-        return wait(start(state, command, relay.stdio if relay else (0, 1, 2)), relay)
+        stdio = relay.stdio if relay else (0, 1, 2)
+        _share_pipes(stdio)
+        return wait(start(state, command, stdio), relay)
     finally:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _PASSED_ON)
+
+
+def _share_pipes(stdio: tuple[int, int, int]) -> None:
+    """Let whoever the command is open its pipes anew as /dev/stdin, /dev/stdout and /dev/stderr.
+
+    They belong to the caller, who is nobody in a user namespace. Only by mode: as their owner, a
+    machine could also read what others write to the same pipe.
+    """
+    for fd, mode in zip(stdio, (0o044, 0o022, 0o022), strict=True):
+        if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | mode)
 
 
 def _on_terminal(state: MachineState, command: Command) -> int:

@@ -394,6 +394,17 @@ def test_sessions_in_a_user_namespace_have_their_terminals(pymachine, mapped):
     assert session.status() == 0
 
 
+@pytest.mark.parametrize("user", ["root", "daemon"])
+def test_pipes_can_be_opened_by_their_names_but_not_the_other_way(mapped, user):
+    script = (
+        "cat /dev/stdin >/dev/stdout; echo err >/dev/stderr;"
+        " (: </proc/self/fd/1) 2>/dev/null || echo unread; (: >/dev/stdin) 2>/dev/null || echo kept"
+    )
+    command = [*COMMAND, "exec", f"--user={user}", mapped, "--", "sh", "-c", script]
+    done = subprocess.run(command, input="in\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in\nunread\nkept\n", "err\n")
+
+
 def test_login_ends_with_an_input_that_is_no_terminal(pymachine, name):
     shown = pymachine("login", name)
     assert (shown.returncode, shown.stderr.count("\n")) == (0, 3)
