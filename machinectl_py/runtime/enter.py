@@ -10,7 +10,6 @@ import _signal
 import errno
 import os
 import select
-import stat
 
 from machinectl_py.errors import (
     EXIT_CANNOT_EXECUTE,
@@ -34,6 +33,7 @@ from machinectl_py.kernel import (
 )
 from machinectl_py.kernel import labels as kernel_labels
 from machinectl_py.kernel.paths import open_in_root
+from machinectl_py.kernel.pipes import share_pipes
 from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.record import Record
 from machinectl_py.runtime.users import find_user
@@ -111,21 +111,10 @@ def enter(state: MachineState, command: Command, *, on_terminal: bool) -> int:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _PASSED_ON)
     try:
         stdio = relay.stdio if relay else (0, 1, 2)
-        _share_pipes(stdio)
+        share_pipes(stdio)
         return wait(start(state, command, stdio), relay)
     finally:
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _PASSED_ON)
-
-
-def _share_pipes(stdio: tuple[int, int, int]) -> None:
-    """Let whoever the command is open its pipes anew as /dev/stdin, /dev/stdout and /dev/stderr.
-
-    They belong to the caller, who is nobody in a user namespace. Only by mode: as their owner, a
-    machine could also read what others write to the same pipe.
-    """
-    for fd, mode in zip(stdio, (0o044, 0o022, 0o022), strict=True):
-        if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
-            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | mode)
 
 
 def _on_terminal(state: MachineState, command: Command) -> int:

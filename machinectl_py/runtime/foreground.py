@@ -7,6 +7,7 @@ import os
 
 from machinectl_py.errors import EXIT_FAILURE, EXIT_REBOOT, EXIT_SIGNAL_BASE, ConflictError
 from machinectl_py.kernel import const
+from machinectl_py.kernel.pipes import share_pipes
 from machinectl_py.kernel.process import pidfd_open, pidfd_send_signal
 from machinectl_py.layout import SOURCE, machine_dir
 from machinectl_py.plan.context import held
@@ -93,6 +94,8 @@ def follow_foreground(
     Raises:
         PymachineError: it could not be started, or not again; nothing is left of it.
     """
+    if spec.console == "pipe":
+        share_pipes((0, 1, 2))
     walk = prepare_walk(spec, facts)
     walk.places = ("launcher", "supervisor")
     build = Build(walk, spec, facts)

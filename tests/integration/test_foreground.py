@@ -257,6 +257,15 @@ def test_our_caller_hears_when_it_is_ready(tree, machine, manager_of_services, w
     assert "NOTIFY_SOCKET=/run/host/notify" in Path(tree, "env").read_text().splitlines()
 
 
+@pytest.mark.parametrize("options", [(), ("-u", "daemon")], ids=["root", "daemon"])
+def test_pipes_can_be_opened_by_their_names_in_a_user_namespace(pymachine, tree, machine, options):
+    users = ("--private-users=pick", "--private-users-ownership=chown", *options)
+    script = "cat /dev/stdin >/dev/stdout; echo err >/dev/stderr; (: </proc/self/fd/1) 2>/dev/null"
+    command = ("run", "-D", tree, "-M", machine, *users, "--", "sh", "-c", script)
+    done = pymachine(*command, input="in\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "in\n", "err\n")
+
+
 def by_nspawn(tree, *arguments):
     """Return the exit status of systemd-nspawn on this tree."""
     if not systemd_runs():
