@@ -100,6 +100,7 @@ def enter(state: MachineState, command: Command, *, on_terminal: bool) -> int:
         ConflictError: the machine has just ended.
         PymachineError: it cannot be executed; `exit_status` is 127 or 126, as a shell's.
     """
+    require_may_enter(state)
     if on_terminal:
         return _on_terminal(state, command)
     relay = None
