@@ -25,6 +25,7 @@ SIZE = 1 << 16
 FIRST = 0x00080000
 LAST = 0x6FFF0000
 FOREIGN_BASE = 0x7FFE0000  # what trees are owned by that no host's user owns; idem
+MAPPED_ROOT = 0x7FFF0000  # what a mapped root stores the host's root as; idem
 OVERFLOW_ID = 65534  # what stands for an id that is not mapped; user_namespaces(7)
 # systemd-nspawn's key, for the same candidate.
 _KEY = bytes.fromhex("e156e0f04af041af9641cf413394ff72")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from machinectl_py.errors import ConfigError, UnsupportedError
 from machinectl_py.kernel.chown_tree import BUSY_BASE
 from machinectl_py.kernel.idmap import same_maps
-from machinectl_py.plan.id_ranges import FOREIGN_BASE, OVERFLOW_ID, SIZE
+from machinectl_py.plan.id_ranges import FOREIGN_BASE, MAPPED_ROOT, OVERFLOW_ID, SIZE
 from machinectl_py.record import Record
 
 TYPE_CHECKING = False
@@ -164,9 +164,16 @@ def delegated_rows(delegated: tuple[int, ...]) -> tuple[tuple[int, int, int], ..
 def root_maps(
     ownership: RootOwnership, base: int, count: int, delegated: tuple[int, ...] = ()
 ) -> IdMaps | None:
-    """Return the maps of the root's mount; None if it has none."""
+    """Return the maps of the root's mount; None if it has none.
+
+    The host's root may write there, as `machinectl copy-to` does before it gives what it made
+    to the machine's root: systemd-nspawn stores it as this id, which is nobody's inside.
+    """
+    rows = delegated_rows(delegated)
+    if base and count <= MAPPED_ROOT:
+        rows = ((MAPPED_ROOT, 0, 1), *rows)
     if ownership == "map":
-        return machine_maps(base, count, delegated)
+        return same_maps((0, base, count), *rows)
     if ownership == "foreign":
-        return same_maps((FOREIGN_BASE, base, min(count, SIZE)), *delegated_rows(delegated))
+        return same_maps((FOREIGN_BASE, base, min(count, SIZE)), *rows)
     return None

@@ -10,7 +10,7 @@ from machinectl_py.kernel import const
 from machinectl_py.plan.bind_maps import bind_maps
 from machinectl_py.plan.build import build_plan
 from machinectl_py.plan.facts import HostFacts
-from machinectl_py.plan.id_ranges import FOREIGN_BASE, SIZE
+from machinectl_py.plan.id_ranges import FOREIGN_BASE, MAPPED_ROOT, SIZE
 from machinectl_py.plan.root_facts import RootFacts
 from machinectl_py.plan.steps.birth import ClonePayload
 from machinectl_py.plan.users import machine_maps, plan_users, root_maps
@@ -131,8 +131,10 @@ def test_maps_of_the_machine_and_of_its_root():
         (0, BASE, SIZE),
         (20 * SIZE, 20 * SIZE, SIZE),
     )
-    assert root_maps("map", BASE, SIZE).gids == ((0, BASE, SIZE),)
-    assert root_maps("foreign", BASE, SIZE).uids == ((FOREIGN_BASE, BASE, SIZE),)
+    host = (MAPPED_ROOT, 0, 1)
+    assert root_maps("map", BASE, SIZE).gids == ((0, BASE, SIZE), host)
+    assert root_maps("map", 0, SIZE).gids == ((0, 0, SIZE),)
+    assert root_maps("foreign", BASE, SIZE).uids == ((FOREIGN_BASE, BASE, SIZE), host)
     assert root_maps("chown", BASE, SIZE) is None
 
 
