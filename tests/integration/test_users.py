@@ -497,6 +497,20 @@ def test_what_systemd_nspawn_locks_is_locked(plain_tree, machine, private_source
 # Owners of files
 
 
+def test_the_hosts_root_writes_to_a_mapped_root_and_gives_it_away(pymachine, plain_tree, machine):
+    """As `machinectl copy-to` does."""
+    boot(plain_tree, machine)
+    path = Path(f"/proc/{read_state(machine).leader}/root/srv/given")
+    path.write_text("")
+    listed = pymachine("exec", machine, "--", "stat", "-c", "%u", "/srv/given", check=True)
+    assert listed.stdout == "65534\n"
+    os.chown(path, BASE, BASE)
+    listed = pymachine("exec", machine, "--", "stat", "-c", "%u", "/srv/given", check=True)
+    assert listed.stdout == "0\n"
+    assert os.stat(plain_tree / "srv/given").st_uid == 0
+    pymachine("terminate", machine, check=True)
+
+
 def test_owners_are_changed_and_changed_back(plain_tree, machine):
     named = plain_tree / "etc/hostname-acl"
     named.touch()
