@@ -87,7 +87,8 @@ def test_the_life_of_a_machine_is_told(pymachine, tree, machine, monitor):
     assert f"{leader}" == pymachine("show", machine, "-P", "Leader").stdout.strip()
     pymachine("reboot", machine, check=True)
     events = seen.until(state="running", ready=True, leader=leader_of(pymachine, machine))
-    assert "opening" in _states(events)
+    # "opening" lasts a few milliseconds, and may be over when the monitor looks.
+    assert not all(event["ready"] for event in events)
     assert events[-1]["leader"] != leader
     pymachine("poweroff", machine, check=True)
     assert seen.until(kind="removed")[-1]["state"] == ""
