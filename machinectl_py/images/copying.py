@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import subprocess
 
 from machinectl_py.errors import PymachineError
 from machinectl_py.images import sweep
@@ -112,6 +111,8 @@ def _copy(
     words: tuple[str, ...], keep: tuple[int, ...], interruption: Interruption | None = None
 ) -> None:
     """Run cp(1). The kernel kills it with us: nobody may write to what is no more held."""
+    import subprocess  # late: what is a snapshot, or links, needs none
+
     process = subprocess.Popen(
         ("setpriv", "--pdeathsig", "KILL", "cp", *words),
         stdin=subprocess.DEVNULL,

@@ -70,9 +70,27 @@ def test_an_error_of_the_block_comes_first(directory: int, monkeypatch: pytest.M
     thread.join()
 
 
-@pytest.mark.parametrize("kind", ["file", "directory", "pipe"])
-def test_kinds(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "called"),
+    [("file", {"start_writeback"}), ("directory", {"sync_filesystem"}), ("pipe", set())],
+)
+def test_kinds(
+    kind: str, called: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel takes all of them, or is not asked; the caller's descriptor stays open."""
+    seen: set[str] = set()
+
+    def watch(name: str) -> None:
+        real = getattr(writeback, name)
+
+        def call(*words: object) -> None:
+            real(*words)
+            seen.add(name)
+
+        monkeypatch.setattr(writeback, name, call)
+
+    for name in ("start_writeback", "sync_filesystem"):
+        watch(name)
     (tmp_path / "file").write_bytes(b"x" * 100_000)
     fds = {
         "file": os.open(tmp_path / "file", os.O_RDWR),
@@ -82,7 +100,8 @@ def test_kinds(kind: str, tmp_path: Path) -> None:
     fd = fds[kind]
     thread = Writeback(fd)
     with thread:
-        thread._over.wait(0.02)
+        thread._over.wait(0.2)
+    assert seen == called
     os.fstat(fd)
     assert not thread.is_alive()
 

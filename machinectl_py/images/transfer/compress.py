@@ -21,9 +21,9 @@ class Format(Record):
     name: str  # as machinectl --format= has it
     magic: bytes
     suffixes: tuple[str, ...]  # of file names, the usual one first
-    packers: tuple[str, ...]  # programs, the best first
-    unpackers: tuple[str, ...]  # the same
-    package: str  # of Debian, that has the last of both
+    programs: tuple[str, ...]  # the best first
+    package: str  # of Debian, that has the last of the programs
+    unpackers: tuple[str, ...] = ()  # programs that are better at undoing it
     packing: tuple[str, ...] = ()  # options
     unpacking: tuple[tuple[str, str], ...] = ()  # the same of single programs
 
@@ -33,7 +33,7 @@ class Format(Record):
         Raises:
             UnsupportedError: its program is not installed.
         """
-        program = find_program(*self.unpackers, package=self.package)
+        program = find_program(*self.unpackers, *self.programs, package=self.package)
         own = dict(self.unpacking).get(os.path.basename(program), "")
         return (program, "-dc", own) if own else (program, "-dc")
 
@@ -43,7 +43,7 @@ class Format(Record):
         Raises:
             UnsupportedError: its program is not installed.
         """
-        return (find_program(*self.packers, package=self.package), "-c", *self.packing)
+        return (find_program(*self.programs, package=self.package), "-c", *self.packing)
 
 
 FORMATS = (
@@ -51,9 +51,9 @@ FORMATS = (
         name="gzip",
         magic=b"\x1f\x8b",
         suffixes=(".gz", ".tgz"),
-        packers=("pigz", "gzip"),
-        unpackers=("igzip", "pigz", "gzip"),
+        programs=("pigz", "gzip"),
         package="gzip",
+        unpackers=("igzip",),
         packing=("-n",),  # neither name nor time: the same tree gives the same file
         unpacking=(("pigz", "-p1"),),  # more threads only pass blocks to each other here
     ),
@@ -61,16 +61,14 @@ FORMATS = (
         name="bzip2",
         magic=b"BZh",
         suffixes=(".bz2", ".tbz2", ".tbz"),
-        packers=("lbzip2", "bzip2"),
-        unpackers=("lbzip2", "bzip2"),
+        programs=("lbzip2", "bzip2"),
         package="bzip2",
     ),
     Format(
         name="xz",
         magic=b"\xfd7zXZ\0",
         suffixes=(".xz", ".txz"),
-        packers=("xz",),
-        unpackers=("xz",),
+        programs=("xz",),
         package="xz-utils",
         packing=("-T0",),
         unpacking=(("xz", "-T0"),),  # of several blocks, as xz -T0 makes them
@@ -79,8 +77,7 @@ FORMATS = (
         name="zstd",
         magic=b"\x28\xb5\x2f\xfd",
         suffixes=(".zst", ".zstd", ".tzst"),
-        packers=("zstd",),
-        unpackers=("zstd",),
+        programs=("zstd",),
         package="zstd",
         packing=("-T0", "-q"),
     ),

@@ -34,7 +34,7 @@ class Writeback(threading.Thread):
         """Take the descriptor of an open directory or file, which stays the caller's."""
         super().__init__(daemon=True)
         self._mode = os.fstat(fd).st_mode
-        self._fd = os.dup(fd)
+        self._fd, self._path = os.dup(fd), os.readlink(f"/proc/self/fd/{fd}")
         self._over = threading.Event()
         self._error: OSError | None = None
 
@@ -73,6 +73,6 @@ class Writeback(threading.Thread):
 
     def _write(self) -> None:
         if stat.S_ISDIR(self._mode):
-            sync_filesystem(self._fd, f"/proc/self/fd/{self._fd}")
+            sync_filesystem(self._fd, self._path)
         elif stat.S_ISREG(self._mode):
             start_writeback(self._fd)
