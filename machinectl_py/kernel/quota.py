@@ -110,13 +110,24 @@ def set_subvolume_limit(path: str, limit: int) -> None:
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(fd, _QUOTA_CTL, bytearray(struct.pack("QQ", _QUOTA_ENABLE, 0)))
-        argument = (0, _MAX_REFERENCED, limit or _NO_LIMIT, 0, 0, 0)
-        fcntl.ioctl(fd, _QGROUP_LIMIT, _QGROUP_ARGUMENT.pack(*argument))
+        try:
+            _limit_subvolume(fd, limit)
+        except OSError as error:
+            if error.errno != errno.EDQUOT:
+                raise
+            # Of a limit that is reached: what writes have reserved is given back by a commit.
+            check(libc.syncfs(fd), "syncfs", path)
+            _limit_subvolume(fd, limit)
     except OSError as error:
         raise OSError(error.errno, f"ioctl: {error.strerror}", path) from error
     finally:
         os.close(fd)
+
+
+def _limit_subvolume(fd: int, limit: int) -> None:
+    fcntl.ioctl(fd, _QUOTA_CTL, bytearray(struct.pack("QQ", _QUOTA_ENABLE, 0)))
+    argument = (0, _MAX_REFERENCED, limit or _NO_LIMIT, 0, 0, 0)
+    fcntl.ioctl(fd, _QGROUP_LIMIT, _QGROUP_ARGUMENT.pack(*argument))
 
 
 def subvolume_limit(path: str) -> int:
