@@ -13,6 +13,7 @@ import stat
 import struct
 
 from machinectl_py.kernel.libc import check, libc
+from machinectl_py.kernel.writeback import sync_filesystem
 
 _NR_QUOTACTL_FD = 443  # Linux 5.14
 _GET, _SET = 0x800007, 0x800008  # Q_GETQUOTA, Q_SETQUOTA of <linux/quota.h>
@@ -115,8 +116,8 @@ def set_subvolume_limit(path: str, limit: int) -> None:
         except OSError as error:
             if error.errno != errno.EDQUOT:
                 raise
-            # Of a limit that is reached: what writes have reserved is given back by a commit.
-            check(libc.syncfs(fd), "syncfs", path)
+            # Seen once, of a limit that was reached; a commit gives back what writes reserved.
+            sync_filesystem(fd, path)
             _limit_subvolume(fd, limit)
     except OSError as error:
         raise OSError(error.errno, f"ioctl: {error.strerror}", path) from error
