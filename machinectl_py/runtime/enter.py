@@ -19,7 +19,6 @@ from machinectl_py.errors import (
     ConflictError,
     DeniedError,
     PymachineError,
-    UnsupportedError,
 )
 from machinectl_py.kernel import (
     capabilities,
@@ -27,20 +26,19 @@ from machinectl_py.kernel import (
     const,
     namespaces,
     process,
-    procfs,
     seccomp,
     terminal,
 )
 from machinectl_py.kernel import labels as kernel_labels
-from machinectl_py.kernel.paths import open_in_root
 from machinectl_py.kernel.pipes import share_pipes
 from machinectl_py.kernel.start_time import start_ticks
 from machinectl_py.record import Record
+from machinectl_py.runtime.signal_pipe import SignalPipe
 from machinectl_py.runtime.users import find_user
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from machinectl_py.config.label_spec import LabelSpec
     from machinectl_py.plan.user_database import User
@@ -108,22 +106,19 @@ def enter(state: MachineState, command: Command, *, on_terminal: bool) -> int:
         from machinectl_py.runtime.relay import Relay
 
         relay = Relay()
-    # What comes before `wait` can pass it on is kept until then.
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, _PASSED_ON)
-    try:
-        stdio = relay.stdio if relay else (0, 1, 2)
-        share_pipes(stdio)
-        return wait(start(state, command, stdio), relay)
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _PASSED_ON)
+    stdio = relay.stdio if relay else (0, 1, 2)
+    share_pipes(stdio)
+    with SignalPipe(_PASSED_ON) as signals:
+        return _wait(start(state, command, stdio), signals, relay)
 
 
 def _on_terminal(state: MachineState, command: Command) -> int:
     from machinectl_py.runtime.forward import forward
+    from machinectl_py.runtime.machine_terminal import on_host, open_terminal
 
     master, _ = open_terminal(state)
     slave = terminal.open_slave(master)
-    os.fchown(slave, _on_host(state, find_user(state, command.user).uid), -1)
+    os.fchown(slave, on_host(state, find_user(state, command.user).uid), -1)
     child = start(state, command, (slave, slave, slave), controlling=True)
     os.close(slave)
     outcome = forward(master, pidfd=child.pidfd, escape=True, at_end="insist")
@@ -131,14 +126,6 @@ def _on_terminal(state: MachineState, command: Command) -> int:
         return exit_status(child)
     os.close(master)  # hangs up: SIGHUP for the session inside
     return EXIT_SIGNAL_BASE + (outcome.signal or const.SIGHUP)
-
-
-def _on_host(state: MachineState, uid: int) -> int:
-    """Return what a user of the machine is on the host; -1, which changes nothing, for none."""
-    for inside, outside, count in procfs.id_map(state.leader):
-        if inside <= uid < inside + count:
-            return outside + uid - inside
-    return -1
 
 
 def require_may_enter(state: MachineState) -> None:
@@ -168,38 +155,6 @@ def open_leader(state: MachineState) -> int:
     except (ProcessLookupError, FileNotFoundError):
         pass
     raise ConflictError(f"Machine '{state.name}' has just ended")
-
-
-def open_terminal(state: MachineState) -> tuple[int, str]:
-    """Open a pseudo-terminal of the machine's own devpts; return the master and its path inside.
-
-    It has the window size of the caller's terminal from the start, if there is one.
-
-    Raises:
-        ConflictError: the machine has just ended.
-        UnsupportedError: it has no devpts.
-    """
-    opened = [open_leader(state)]
-    try:
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        opened.append(os.open(f"/proc/{state.leader}/root", flags))
-        opened.append(open_in_root(opened[1], "dev/pts", os.O_PATH | os.O_DIRECTORY))
-        master, path = terminal.open_pty_in(opened[2])
-        # Who opens it by its path is a program of the machine; of a user namespace, ours is nobody.
-        root = _on_host(state, 0)
-        os.chown(os.path.basename(path), root, -1, dir_fd=opened[2], follow_symlinks=False)
-    except OSError as error:
-        raise UnsupportedError(
-            f"Failed to open a terminal in machine '{state.name}': {error.strerror}"
-        ) from error
-    finally:
-        for fd in opened:
-            os.close(fd)
-    terminal.set_utf8(master)
-    size = terminal.window_size(1) or terminal.window_size(0)
-    if size:
-        terminal.set_window_size(master, *size)
-    return master, path
 
 
 def start(
@@ -415,32 +370,30 @@ def _error(state: MachineState, report: str) -> PymachineError:
     return error
 
 
-def wait(child: Process, relay: Relay | None = None) -> int:
+def _wait(child: Process, signals: SignalPipe, relay: Relay | None) -> int:
     """Wait for a command without a terminal, passing signals on to its session.
 
     Args:
         child: the command.
+        signals: those that are its, from before it was started.
         relay: what stands between it and our terminal, if that is one of our standard streams.
 
     Returns:
         Its exit status; 128+n for signal n.
     """
-    previous: dict[int, Any] = {}
-
-    def pass_on(number: int, _frame: object) -> None:
-        os.killpg(child.pid, number)
-
-    for number in _PASSED_ON:
-        if _signal.getsignal(number) != _signal.SIG_IGN:
-            previous[number] = _signal.signal(number, pass_on)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _PASSED_ON)
-    try:
-        if relay:
-            relay.run(child.pidfd)
-        return exit_status(child)
-    finally:
-        for number, handler in previous.items():
-            _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
+    if relay:
+        relay.begin()
+    poll = select.poll()
+    poll.register(signals.fd, select.POLLIN)
+    poll.register(child.pidfd, select.POLLIN)
+    while True:
+        ready = relay.turn(child.pidfd, signals.fd) if relay else dict(poll.poll())
+        for number in signals.arrived() if signals.fd in ready else b"":
+            os.killpg(child.pid, number)
+        if child.pidfd in ready:
+            if relay:
+                relay.finish()
+            return exit_status(child)
 
 
 def exit_status(child: Process) -> int:

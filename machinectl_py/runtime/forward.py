@@ -7,7 +7,6 @@ read, or a program that reads no input, stops what comes after it and nothing el
 
 from __future__ import annotations
 
-import _signal
 import errno
 import os
 import select
@@ -15,10 +14,11 @@ import time
 
 from machinectl_py.kernel import const, terminal
 from machinectl_py.record import Record
+from machinectl_py.runtime.signal_pipe import SignalPipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Literal, Protocol, Self
+    from typing import Literal, Protocol, Self
 
     from machinectl_py.runtime.tint import Tint
 
@@ -57,6 +57,7 @@ _END_OF_FILE = b"\x04"
 _QUIET = {"insist": 0.2, "leave": 1.0}  # seconds without output after the end of the input
 _KEYS = {const.SIGINT: b"\x03", const.SIGQUIT: b"\x1c"}  # from outside a terminal
 _FATAL = (const.SIGTERM, const.SIGHUP)
+_TAKEN = (*_FATAL, *_KEYS, const.SIGWINCH, const.SIGCONT)
 
 
 class Outcome(Record):
@@ -102,7 +103,7 @@ def forward(
         BrokenPipeError: nobody reads the output any more.
         OSError: the output cannot be written.
     """
-    with _Signals() as signals, _RawMode(input_fd) as mode:
+    with SignalPipe(_TAKEN) as signals, _RawMode(input_fd) as mode:
         copy = _Copy(master, source, pidfd, input_fd, output_fd)
         copy.escape = EscapeKeys(beside.letters if beside else b"") if escape else None
         copy.beside = beside
@@ -117,44 +118,6 @@ def forward(
         finally:
             copy.close()
         return outcome
-
-
-class _Signals:
-    """Signals as bytes of a pipe, so that one poll(2) waits for them too."""
-
-    def __init__(self) -> None:
-        self.fd = -1
-        self._write = -1
-        self._previous: dict[int, Any] = {}
-        self._previous_fd = -1
-
-    def __enter__(self) -> Self:
-        self.fd, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._previous_fd = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in (*_FATAL, *_KEYS, const.SIGWINCH, const.SIGCONT):
-            previous: Any = _signal.getsignal(number)
-            if previous != _signal.SIG_IGN:  # as nohup(1) asks
-                self._previous[number] = previous
-                _signal.signal(number, _to_the_pipe_alone)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, previous in self._previous.items():
-            _signal.signal(number, _signal.SIG_DFL if previous is None else previous)
-        _signal.set_wakeup_fd(self._previous_fd)
-        os.close(self.fd)
-        os.close(self._write)
-
-    def arrived(self) -> bytes:
-        """Return the numbers of the signals that came since."""
-        try:
-            return os.read(self.fd, 256)
-        except BlockingIOError:
-            return b""
-
-
-def _to_the_pipe_alone(_number: int, _frame: object) -> None:
-    """Do nothing: the interpreter has written the number into the pipe."""
 
 
 class _RawMode:
@@ -250,7 +213,7 @@ class _Copy:
         if size:
             terminal.set_window_size(self.master, *size)
 
-    def turn(self, signals: _Signals, mode: _RawMode) -> Outcome | None:
+    def turn(self, signals: SignalPipe, mode: _RawMode) -> Outcome | None:
         """Wait, then move what can be moved; return the outcome once there is one."""
         if not self.source_open and not self.to_output:
             return Outcome(reason="ended")

@@ -18,6 +18,7 @@ from machinectl_py.runtime.recover import make_hooks, remove_left
 from machinectl_py.runtime.state import find_running, write_plan
 from machinectl_py.runtime.supervisor import Build
 from machinectl_py.runtime.walk import (
+    LOOK_AGAIN,
     Aborted,
     Peer,
     Walk,
@@ -174,7 +175,10 @@ class Background:
         if deadline is not None:
             poll = select.poll()
             poll.register(peer.socket.fileno(), select.POLLIN)
-            if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+            while (left := deadline - time.monotonic()) > 0:
+                if poll.poll(min(left * 1000, LOOK_AGAIN)):
+                    break
+            else:
                 said = f" It said last: {self.status}" if self.status else ""
                 raise PymachineError(
                     f"Machine '{self.spec.name}' did not become ready in time, and was ended",

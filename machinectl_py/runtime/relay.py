@@ -21,6 +21,7 @@ class Relay:
         self._inside: list[int] = []  # the command's ends
         self._flows: dict[int, int] = {}  # from where → to where
         self._input = -1  # the pipe that feeds the command, while it is open
+        self._stalled = False  # the command reads nothing of it
         if os.isatty(0):
             read, self._input = os.pipe2(os.O_CLOEXEC)
             self._inside.append(read)
@@ -35,29 +36,38 @@ class Relay:
             output, error = (write if fd in terminals else fd for fd in (1, 2))
             self.stdio = (self.stdio[0], output, error)
 
-    def run(self, pidfd: int) -> None:
-        """Copy until the process of the pidfd has ended and what it wrote is written.
+    def begin(self) -> None:
+        """Leave the command's ends to the command, which has been started."""
+        for fd in self._inside:
+            os.close(fd)
+
+    def turn(self, *beside: int) -> set[int]:
+        """Wait, then copy what can be copied; return which of the descriptors beside are readable.
 
         Raises:
             OSError: our terminal cannot be read or written.
         """
-        for fd in self._inside:
-            os.close(fd)
-        stalled = ended = False
-        while not ended:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            for source in self._flows:
-                if source == 0 and stalled:
-                    poll.register(self._input, select.POLLOUT)
-                else:
-                    poll.register(source, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll()}
-            ended = pidfd in ready
-            stalled = 0 in ready and not self._takes_input()
-            for source in ready & self._flows.keys():
-                if source != 0 or not stalled:
-                    self._copy(source)
+        poll = select.poll()
+        for fd in beside:
+            poll.register(fd, select.POLLIN)
+        for source in self._flows:
+            if source == 0 and self._stalled:
+                poll.register(self._input, select.POLLOUT)
+            else:
+                poll.register(source, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll()}
+        self._stalled = 0 in ready and not self._takes_input()
+        for source in ready & self._flows.keys():
+            if source != 0 or not self._stalled:
+                self._copy(source)
+        return ready.intersection(beside)
+
+    def finish(self) -> None:
+        """Copy what the command, which has ended, has written.
+
+        Raises:
+            OSError: our terminal cannot be written.
+        """
         for source in self._flows.keys() - {0}:
             while self._copy(source):
                 pass

@@ -17,11 +17,11 @@ from machinectl_py.runtime.enter import (
     Process,
     exit_status,
     open_leader,
-    open_terminal,
     require_may_enter,
     start,
 )
 from machinectl_py.runtime.forward import Outcome, forward
+from machinectl_py.runtime.machine_terminal import open_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _INT = struct.Struct("i")
 _SIGKILL = 9
 _PACKET = 1 << 18
+# Milliseconds. A signal that came just before poll(2) began has its handler run after it alone.
+LOOK_AGAIN = 500
 
 
 class Peer:
@@ -179,7 +181,9 @@ class Walk:
         for name, peer in self.peers.items():
             poll.register(peer.socket.fileno(), select.POLLIN)
             names[peer.socket.fileno()] = name
-        for fd, _ in poll.poll():
+        while not (ready := poll.poll(LOOK_AGAIN)):
+            pass
+        for fd, _ in ready:
             self._handle(names[fd])
 
     def _handle(self, name: str) -> None:
