@@ -135,6 +135,17 @@ def pids(path: str, *, recursive: bool = False) -> tuple[int, ...]:
     return tuple(_pids(path, recursive))
 
 
+def thread_count(path: str) -> int:
+    """Return how many threads live in the cgroup and below it; 0 if it is gone."""
+    try:
+        own = len(read(path, "cgroup.threads").split())
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        return 0
+    return own + sum(map(thread_count, children(path)))
+
+
 def _pids(path: str, recursive: bool) -> Iterator[int]:
     try:
         yield from (int(line) for line in read(path, "cgroup.procs").split() if line != "0")

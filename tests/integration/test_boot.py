@@ -166,6 +166,30 @@ def test_a_supervisor_says_whose_it_is(pymachine, tree, machine):
         pymachine("reboot", machine, check=True)
 
 
+def journal_of(unit):
+    command = ["journalctl", "--quiet", "--unit", unit, "--output=cat", "--no-pager"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_status_tells_what_a_machine_uses_and_what_the_journal_says_of_it(pymachine, tree, machine):
+    pymachine("boot", "-q", "-D", tree, "-M", machine, check=True)
+    unit = property_of(pymachine, machine, "Unit")
+    if unit:
+        wait_for(lambda: journal_of(unit))
+    shown, _, journal = pymachine("status", "-n3", "-ocat", machine).stdout.partition("\n\n")
+    fields = dict(line.strip().split(": ", 1) for line in shown.splitlines() if ": " in line)
+    # Its systemd, its journald, its logind, ..., and the supervisor.
+    assert int(fields["Tasks"].split()[0]) > 5
+    assert float(fields["CPU"].removesuffix(" s")) > 0
+    used = json.loads(pymachine("status", "--json=short", machine).stdout)[0]["Resources"]
+    assert used["Tasks"] > 5
+    assert used["CPUUSec"] > 0
+    assert bool(journal) == bool(unit)
+    assert not unit or set(journal.splitlines()) <= set(journal_of(unit))
+    assert "\n\n" not in pymachine("status", "-n0", machine).stdout
+    assert "takes a whole number" in one_error(pymachine("status", "-n", "x", machine), 2)
+
+
 @pytest.mark.parametrize("options", [["--volatile=yes"], ["--volatile=state"], []])
 def test_a_first_boot_waits_for_no_answers(each_tree, machine, pymachine, options):
     """Nobody is at its console, on which systemd-firstboot(1) would ask for a locale and more."""

@@ -12,6 +12,7 @@ from machinectl_py.cli.render import (
     printable,
     seconds,
     shorten,
+    size,
     terminal_width,
     timespan,
     timestamp,
@@ -20,6 +21,7 @@ from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.kernel import cgroupfs, procfs
 from machinectl_py.layout import CLASS
+from machinectl_py.runtime.inspect_journal import journal_lines
 from machinectl_py.runtime.inspect_network import (
     host_interfaces,
     machine_addresses,
@@ -27,6 +29,7 @@ from machinectl_py.runtime.inspect_network import (
 )
 from machinectl_py.runtime.inspect_os import os_release
 from machinectl_py.runtime.inspect_processes import cgroup_tree
+from machinectl_py.runtime.inspect_resources import resources
 from machinectl_py.runtime.properties import read_properties, ready_after, uptime
 from machinectl_py.runtime.state import read_notify, require_running
 
@@ -36,17 +39,36 @@ if TYPE_CHECKING:
 
     from machinectl_py.cli.parse import Arguments
     from machinectl_py.runtime.inspect_processes import CgroupNode
+    from machinectl_py.runtime.inspect_resources import Resources
     from machinectl_py.runtime.state import MachineState
+
+_OUTPUTS = (  # journalctl(1)
+    *("short", "short-full", "short-iso", "short-iso-precise", "short-precise", "short-monotonic"),
+    *("short-delta", "short-unix", "verbose", "export", "json", "json-pretty", "json-sse"),
+    *("json-seq", "cat", "with-unit"),
+)
 
 USAGE = "status NAME… [OPTION…]"
 SUMMARY = "Show how machines are, with their processes by cgroup"
-DETAILS = ""
+DETAILS = """\
+Memory is shown where a controller of cgroup v2 counts it, lines of the journal where systemd
+manages the machine: those about its unit, since it was started.
+"""
 EXAMPLE = "pymachine status debian"
 OPTIONS = (
     Option(name="--full", short="-l", help="do not cut lines at the terminal's width"),
+    Option(name="--lines", short="-n", value="N", help="lines of the journal; default: 10"),
+    Option(
+        name="--output",
+        short="-o",
+        value="MODE",
+        help="their form, as journalctl's; default: short",
+    ),
     *JSON_OPTIONS,
 )
 COMMAND = -1
+_MINUTE = 60_000_000
+_LINES = 10  # machinectl's
 _LABEL_WIDTH = 16  # machinectl's, so that the colons stand where the eye looks for them
 
 
@@ -58,6 +80,8 @@ def run(arguments: Arguments) -> int:
     if mode:
         print_json([_data(require_running(name)) for name in arguments.words], mode)
         return 0
+    lines = _line_count(arguments)
+    output = arguments.text("output") if arguments.given("output") else "short"
     width = 0 if arguments.flag("full") else terminal_width()
     for number, name in enumerate(arguments.words):
         state = require_running(name)
@@ -65,12 +89,37 @@ def run(arguments: Arguments) -> int:
             sys.stdout.write("\n")
         for line in _lines(state):
             sys.stdout.write(shorten(printable(line), width) + "\n")
+        told = journal_lines(state, lines, output)
+        if told:
+            sys.stdout.write("\n")
+        for line in told:
+            sys.stdout.write(shorten(printable(line), width) + "\n")
     return 0
+
+
+def _line_count(arguments: Arguments) -> int:
+    if not arguments.given("lines"):
+        return _LINES
+    text = arguments.text("lines")
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(f"--lines= takes a whole number, not '{text}'")
+    return int(text)
 
 
 def _data(state: MachineState) -> dict[str, object]:
     """Return the properties and the tree of cgroups."""
-    return {**read_properties(state), "Processes": _tree_data(cgroup_tree(state.cgroup))}
+    used = resources(state)
+    return {
+        **read_properties(state),
+        "Resources": {
+            "Tasks": used.tasks,
+            "TasksMax": used.tasks_max,
+            "Memory": used.memory,
+            "MemoryMax": used.memory_max,
+            "CPUUSec": used.cpu,
+        },
+        "Processes": _tree_data(cgroup_tree(state.cgroup)),
+    }
 
 
 def _tree_data(node: CgroupNode) -> dict[str, object]:
@@ -104,10 +153,22 @@ def _fields(state: MachineState) -> Iterator[tuple[str, str]]:
     yield "State", _readiness(state)
     yield "Status", f'"{text}"' if (text := read_notify(state.name).status) else ""
     yield "Uptime", _uptime(state)
+    yield from _resource_fields(resources(state))
     yield "Supervisor", _process(state.supervisor)
     yield "Manager", state.manager + (", registered with systemd-machined" * state.registered)
     yield "Unit", state.unit
     yield "CGroup", state.cgroup
+
+
+def _resource_fields(used: Resources) -> Iterator[tuple[str, str]]:
+    """Yield them in the manner of systemctl(1)."""
+    most = f" (limit: {used.tasks_max})" if used.tasks_max is not None else ""
+    yield "Tasks", f"{used.tasks}{most}"
+    if used.memory is not None:
+        most = f" (max: {size(used.memory_max)})" if used.memory_max is not None else ""
+        yield "Memory", size(used.memory) + most
+    if used.cpu is not None:
+        yield "CPU", seconds(used.cpu) if used.cpu < _MINUTE else timespan(used.cpu)
 
 
 def _since(state: MachineState) -> str:
