@@ -250,7 +250,10 @@ class _ForegroundWatch(Watch):
             return False
         command = _command_of(self.leader) if self._kind == "as-pid2" else -1
         if command >= 0:
-            pidfd_send_signal(command, number)
+            try:
+                pidfd_send_signal(command, number)
+            except ProcessLookupError:  # it has just ended, and the stub is about to
+                pass
             os.close(command)
         # PID 1 gets no signal that it has no handler for; pid_namespaces(7). Then it is killed,
         # as the one who sent the signal wants an end.
@@ -268,10 +271,13 @@ def _command_of(stub: int) -> int:
     for pid in children:
         try:
             pidfd = pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
             with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
                 inside = [line.split()[-1] for line in file if line.startswith("NSpid:")]
         except (FileNotFoundError, ProcessLookupError):
-            continue
+            inside = []
         if inside == ["2"]:
             return pidfd
         os.close(pidfd)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from machinectl_py.plan.facts import HostFacts
     from machinectl_py.plan.step import Step
 
+_INTERRUPTING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
+
 
 class Started(Record):
     """A machine that runs, as its launcher learnt it."""
@@ -135,7 +137,7 @@ class Background:
             PymachineError: it could not be started; nothing is left of it.
             KeyboardInterrupt: idem.
         """
-        for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
+        for number in _INTERRUPTING:
             _signal.signal(number, _interrupt)
         try:
             self._start(wait, timeout)
@@ -231,7 +233,7 @@ class Background:
 
     def _give_up(self) -> None:
         """Have the supervisor undo everything, or do it where there is none."""
-        for number in (_signal.SIGTERM, _signal.SIGHUP, _signal.SIGINT):
+        for number in _INTERRUPTING:
             _signal.signal(number, _signal.SIG_IGN)
         if "supervisor" in self.walk.context.slots:
             self._send({"abort": 1})
@@ -246,7 +248,7 @@ class Background:
     def _fork(self) -> int:
         """Fork the supervisor; only the launcher returns."""
         ours, theirs = Peer.pair()
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM))
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _INTERRUPTING)
         # The process that MAINPID= names must be systemd's own child: what is not gets SIGKILL
         # where it should be waited for after SIGTERM.
         pid = process.fork_orphan() if self.facts.manager == "unit" else os.fork()
@@ -261,7 +263,7 @@ class Background:
         self.walk.peers["supervisor"] = ours
         # Filled here, so that an interruption from now on finds whom to tell.
         self.walk.context.give("supervisor", pid)
-        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT, _signal.SIGTERM))
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _INTERRUPTING)
         return pid
 
     def _supervise(self, launcher: Peer) -> None:
@@ -269,9 +271,9 @@ class Background:
         os.setsid()
         if os.environ.get("WATCHDOG_PID") == str(self._pid):  # its service manager's is for us now
             os.environ["WATCHDOG_PID"] = str(os.getpid())
-        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        for number in _INTERRUPTING:
             _signal.signal(number, _signal.SIG_IGN)
-        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT, _signal.SIGTERM))
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _INTERRUPTING)
         self._silence()
         walk = self.walk
         walk.places = ("supervisor",)

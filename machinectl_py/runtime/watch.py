@@ -116,6 +116,8 @@ class Watch:
         self.watchdog = Watchdog()
         self._pipe = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
         self.wake = self._pipe[0]
+        # One that comes meanwhile is for the pipe alone, not for a handler from before us as well.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _SEALED)
         _signal.set_wakeup_fd(self._pipe[1])
         for number in _SEALED:
             _signal.signal(number, lambda *_: None)

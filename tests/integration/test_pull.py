@@ -52,13 +52,17 @@ def builders():
     """Return the PIDs of programs that work on our image."""
     found = []
     for entry in os.listdir("/proc"):
-        try:
-            words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"{MACHINES}/.#pymtest.new".encode() in words:
+        if f"{MACHINES}/.#pymtest.new".encode() in cmdline(entry).split(b"\0"):
             found.append(int(entry))
     return found
+
+
+def cmdline(pid):
+    """Return the arguments of a process, none of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def assert_nothing_left():
@@ -139,7 +143,7 @@ def test_signal_ends_the_pull_and_leaves_nothing(machines, number, moment):
 def test_killed_mmdebstrap_is_told_and_leaves_nothing(machines):
     process = start()
     wait_for(process, "installing the essential")
-    tops = [pid for pid in builders() if b"mmdebstrap" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    tops = [pid for pid in builders() if b"mmdebstrap" in cmdline(pid)]
     os.kill(min(tops), signal.SIGKILL)
     _, error = process.communicate(timeout=10)
     assert process.returncode == 1

@@ -27,6 +27,8 @@ OPTIONS = (
     *JSON_OPTIONS,
 )
 COMMAND = -1
+# Seconds. A Ctrl-C that came just before epoll_wait(2) began is noticed only after it.
+_LOOK_AGAIN = 0.5
 
 
 def run(arguments: Arguments) -> int:
@@ -43,7 +45,7 @@ def run(arguments: Arguments) -> int:
                     if not wanted or event.machine in wanted:
                         _print(event, mode)
                 sys.stdout.flush()
-                told = events.read(None)
+                told = events.read(_LOOK_AGAIN)
         except KeyboardInterrupt:  # how it is meant to end
             return 0
 
