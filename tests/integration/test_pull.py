@@ -50,11 +50,8 @@ def wait_for(process, text):
 
 def builders():
     """Return the PIDs of programs that work on our image."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if f"{MACHINES}/.#pymtest.new".encode() in cmdline(entry).split(b"\0"):
-            found.append(int(entry))
-    return found
+    ours = f"{MACHINES}/.#pymtest.new".encode()
+    return [int(pid) for pid in os.listdir("/proc") if ours in cmdline(pid).split(b"\0")]
 
 
 def cmdline(pid):

@@ -62,6 +62,7 @@ OPTIONS = (
         name="--output",
         short="-o",
         value="MODE",
+        choices=_OUTPUTS,
         help="their form, as journalctl's; default: short",
     ),
     *JSON_OPTIONS,
