@@ -50,11 +50,9 @@ def wait_for(process, text):
 
 def builders():
     """Return the PIDs of programs that work on our image."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if f"{MACHINES}/.#pymtest.new".encode() in cmdline(entry).split(b"\0"):
-            found.append(int(entry))
-    return found
+    ours = f"{MACHINES}/.#pymtest.new".encode()
+    pids = filter(str.isdigit, os.listdir("/proc"))
+    return [int(pid) for pid in pids if ours in cmdline(pid).split(b"\0")]
 
 
 def cmdline(pid):
