@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -133,7 +134,8 @@ def test_an_interrupted_boot_leaves_nothing(pymachine, tree, machine):
         if process.returncode == 0:  # it was faster
             pymachine("terminate", machine, check=True)
             continue
-        assert "Traceback" not in stderr
+        # Before the command's first line, the interpreter itself tells of Ctrl-C.
+        assert "Traceback" not in stderr or f"{REPOSITORY}/machinectl_py/" not in stderr
         assert not os.path.exists(f"/run/pymachine/machines/{machine}")
 
 

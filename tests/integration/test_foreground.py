@@ -237,18 +237,23 @@ def manager_of_services(tmp_path):
 @pytest.mark.parametrize("waits", [False, True])
 def test_our_caller_hears_when_it_is_ready(tree, machine, manager_of_services, waits):
     path, hear = manager_of_services
+    go_on = "until [ -e /go ]; do sleep .02; done"
     notify = (
         "/bin/bash",
         "-c",
-        "sleep .5; systemd-notify --pid=1 --status=warm --ready; sleep .5; env >/env",
+        f"{go_on}; systemd-notify --pid=1 --status=warm --ready; sleep .5; env >/env",
     )
     spec = specs.make_spec(tree, machine, *notify, payload={"notify_ready": waits})
     process = subprocess.Popen(
         specs.command(spec, "nspawn"), env=os.environ | {"NOTIFY_SOCKET": path}
     )
     wait_for(lambda: any("X_NSPAWN_LEADER_PID" in text for text in hear()))
-    time.sleep(0.1)
-    assert ("READY=1\n" in hear()) is not waits
+    if waits:
+        time.sleep(0.1)
+        assert "READY=1\n" not in hear()
+    else:
+        wait_for(lambda: "READY=1\n" in hear())
+    Path(tree, "go").touch()
     assert process.wait(PATIENCE) == 0
     said = "".join(hear())
     assert "STATUS=Container running: warm" in said

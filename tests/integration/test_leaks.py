@@ -10,6 +10,7 @@ import pytest
 
 from tests.hosts.apart import cgroup2_root
 from tests.integration import leaks
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -61,6 +62,7 @@ def test_an_orphan_is_seen(left):
         text=True,
     )
     pid = int(shown.stdout)
+    wait_for(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
     assert left() == [f"process {pid} sleep 1000"]
     os.kill(pid, 9)
 

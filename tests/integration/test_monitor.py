@@ -8,16 +8,25 @@ import select
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import COMMAND
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.usefixtures("leaves_nothing"),
 ]
 PATIENCE = 20.0  # seconds
+
+
+def _content(path):
+    try:
+        return path.read_text()
+    except FileNotFoundError:  # closed meanwhile
+        return ""
 
 
 class Monitor:
@@ -52,6 +61,16 @@ class Monitor:
         line, _, self._told = self._told.partition(b"\n")
         return line
 
+    def until_it_watches(self, machines):
+        """Wait until it watches for machines that come, and for the end of those that run."""
+
+        def watches():
+            known = Path(f"/proc/{self.process.pid}/fdinfo").iterdir()
+            told = "".join(_content(path) for path in known)
+            return "inotify wd:" in told and told.count("tfd:") > machines  # proc_pid_fdinfo(5)
+
+        wait_for(watches)
+
     def end(self):
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(PATIENCE) == 0
@@ -78,7 +97,7 @@ def _states(events):
 
 def test_the_life_of_a_machine_is_told(pymachine, tree, machine, monitor):
     seen = monitor(machine)
-    time.sleep(0.3)  # so that it watches
+    seen.until_it_watches(machines=0)
     pymachine("boot", "-D", tree, "-M", machine, check=True)
     events = seen.until(kind="changed", state="running", ready=True)
     assert events[0]["kind"] == "new"
@@ -104,7 +123,8 @@ def test_what_runs_already_comes_first_and_others_are_left_out(pymachine, tree, 
     first = monitor().until(kind="new")[-1]
     assert (first["state"], first["ready"]) == ("running", True)
     other, late = monitor("some-other"), monitor("--no-initial")
-    time.sleep(0.3)
+    late.until_it_watches(machines=1)
+    other.until_it_watches(machines=1)
     pymachine("terminate", machine, check=True)
     assert late.until(kind="removed")[0]["kind"] != "new"
     other.process.send_signal(signal.SIGINT)

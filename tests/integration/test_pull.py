@@ -51,7 +51,8 @@ def wait_for(process, text):
 def builders():
     """Return the PIDs of programs that work on our image."""
     ours = f"{MACHINES}/.#pymtest.new".encode()
-    return [int(pid) for pid in os.listdir("/proc") if ours in cmdline(pid).split(b"\0")]
+    pids = filter(str.isdigit, os.listdir("/proc"))
+    return [int(pid) for pid in pids if ours in cmdline(pid).split(b"\0")]
 
 
 def cmdline(pid):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from machinectl_py.kernel.locks import is_locked
 from tests.integration.transfers import MACHINES, own_store, snapshot
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root makes images")
 POINTS = 20
@@ -101,6 +104,11 @@ def test_an_interrupted_import_leaves_nothing(pymachine, file, number):
     assert os.listdir(MACHINES) == []
 
 
+def wait_until_read(pipe):
+    """Wait until nothing that was written to a pipe is left in it; FIONREAD of pipe(7)."""
+    wait_for(lambda: not any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))))
+
+
 def test_an_import_from_a_silent_stream_can_be_interrupted(pymachine):
     for verb in ("import-tar", "import-raw"):
         for first in (bytes(1000), b"\x1f\x8b" + bytes(1000)):
@@ -109,7 +117,8 @@ def test_an_import_from_a_silent_stream_can_be_interrupted(pymachine):
             )
             process.stdin.write(first)
             process.stdin.flush()
-            time.sleep(0.5)
+            wait_until_read(process.stdin)
+            time.sleep(0.1)  # by then it waits for more
             process.send_signal(signal.SIGINT)
             assert process.wait(5) == 1
             process.stdin.close()
