@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.hosts.apart import systemd_runs
+from tests.waiting import wait_for
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -110,26 +112,39 @@ def test_machines_are_listed_with_all_properties(booted, pymachine):
     assert path in run("busctl", "tree", "--list", NAME)
 
 
+def listens(watcher):
+    """Say whether `busctl monitor` tells a signal sent to it; of itself it does not say so."""
+    run("busctl", "emit", "/ping", "org.pymachine.Test", "Ping")
+    return select.select([watcher.stdout], [], [], 0.1)[0]
+
+
+def next_signal(watcher):
+    while (event := json.loads(watcher.stdout.readline()))["member"] == "Ping":
+        pass
+    return event
+
+
 def test_signals_tell_what_happens(service, pymachine, tree, machine):
     call(ROOT, MANAGER, "ListMachines")
+    matches = (f"type='signal',sender='{NAME}'", "type='signal',interface='org.pymachine.Test'")
     watcher = subprocess.Popen(
-        ["busctl", "--json=short", "monitor", f"--match=type='signal',sender='{NAME}'"],
+        ["busctl", "--json=short", "monitor", *(f"--match={match}" for match in matches)],
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        time.sleep(0.5)
+        wait_for(lambda: listens(watcher))
         pymachine("boot", "-D", tree, "-M", machine, check=True)
-        told = [json.loads(watcher.stdout.readline())]
-        assert (told[0]["member"], told[0]["payload"]["data"][0]) == ("MachineNew", machine)
-        path = told[0]["payload"]["data"][1]
+        told = next_signal(watcher)
+        assert (told["member"], told["payload"]["data"][0]) == ("MachineNew", machine)
+        path = told["payload"]["data"][1]
         ready = False
         while not ready:
-            event = json.loads(watcher.stdout.readline())
+            event = next_signal(watcher)
             assert (event["path"], event["member"]) == (path, "PropertiesChanged")
             ready = event["payload"]["data"][1]["Ready"]["data"]
         call(path, MACHINE, "Terminate")
-        while (event := json.loads(watcher.stdout.readline()))["member"] != "MachineRemoved":
+        while (event := next_signal(watcher))["member"] != "MachineRemoved":
             pass
         assert event["payload"]["data"] == [machine, path]
     finally:

@@ -201,7 +201,7 @@ def test_a_unit_whose_supervisor_was_killed_starts_again(unit, machine):
         os.kill(state.supervisor, signal.SIGKILL)
         wait_for(lambda: unit_property(unit, "ActiveState") == "failed")
         assert unit_property(unit, "Result") == "signal"
-        assert not Path(f"/proc/{state.leader}").exists()
+        wait_for(lambda leader=state.leader: not Path(f"/proc/{leader}").exists())
     run("systemctl", "start", unit)
     assert find_running(machine).boots == 1
     run("systemctl", "stop", unit)

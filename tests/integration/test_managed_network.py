@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.conftest import COMMAND
 from tests.hosts.overlay import private_copy
 from tests.integration.networks import HOST, HOST6, WORLD, WORLD6, network, run, verb
 from tests.integration.test_ports import booted, listening, reached
-from tests.waiting import wait_for
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -213,13 +214,21 @@ def test_systemd_networkd_inside_takes_the_same_lease(host, tree, name):
 def test_machines_that_start_at_once_have_addresses_of_their_own(host, pristine_tree, name):
     """The network is neither defined nor up when all of them begin."""
     count = 20
+    all_run = threading.Barrier(count)
 
     def start(number: int) -> str:
-        options = ("--network", "--read-only", "--", "sh", "-c", "ip -json a show host0; sleep 6")
+        script = "ip -json a show host0; exec cat"  # until its input ends
+        options = ("--network", "--read-only", "--", "sh", "-c", script)
         words = ("run", "-D", str(pristine_tree), "-M", f"{name}-{number}", *options)
-        done = verb(host, *words, check=False)
-        assert done.stderr == ""
-        return json.loads(done.stdout)[0]["addr_info"][0]["local"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(host.enter(*COMMAND, *words), **pipes, text=True)
+        told = process.stdout.readline()
+        try:
+            all_run.wait(PATIENCE)
+        finally:
+            _, errors = process.communicate(timeout=60)
+        assert errors == ""
+        return json.loads(told)[0]["addr_info"][0]["local"]
 
     with ThreadPoolExecutor(count) as pool:
         found = list(pool.map(start, range(count)))

@@ -325,14 +325,17 @@ def test_a_range_that_was_chosen_is_not_picked_meanwhile(pymachine, plain_tree, 
 
 
 def test_many_machines_at_once_get_ranges_of_their_own(plain_tree, machine):
-    script = "cat /proc/self/uid_map; exec sleep 3"
+    script = "cat /proc/self/uid_map; exec cat"  # until its input ends: all are there at once
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     started = []
     for number in range(6):  # each on a tree of its own, since a root is booted once
         root = plain_tree.parent / str(number)
         subprocess.run(["cp", "--archive", "--link", plain_tree, root], check=True)
         spec = specs.make_spec(root, f"{machine}-{number}", "sh", "-c", script, users=PICKED)
-        started.append(subprocess.Popen(specs.command(spec), stdout=subprocess.PIPE, text=True))
-    bases = [process.communicate(timeout=60)[0].split()[1] for process in started]
+        started.append(subprocess.Popen(specs.command(spec), **pipes, text=True))
+    bases = [process.stdout.readline().split()[1] for process in started]
+    for process in started:
+        process.communicate(timeout=60)
     assert len(set(bases)) == len(started)
 
 
