@@ -112,10 +112,11 @@ class MachineEvents:
         """Watch a machine, and return what has become of it since it was looked at last."""
         self._watch(name)
         before, state = self._known.get(name), find_running(name)
+        if state and not self._watch_supervisor(state):
+            state = find_running(name)
         if state is None:
             self._known.pop(name, None)
             return Event(kind="removed", machine=name) if before else None
-        self._watch_supervisor(state)
         notify = read_notify(name)
         now = Event(
             kind="new" if before is None else "changed",
@@ -136,16 +137,18 @@ class MachineEvents:
         except FileNotFoundError:  # it has gone
             pass
 
-    def _watch_supervisor(self, state: MachineState) -> None:
+    def _watch_supervisor(self, state: MachineState) -> bool:
+        """Have its end be told; say whether it has not ended already."""
         watched = (state.name, state.supervisor)
         if watched in self._pidfds.values() or state.supervisor <= 0:
-            return
+            return True
         try:
             fd = pidfd_open(state.supervisor)
-        except ProcessLookupError:  # the next change tells
-            return
+        except ProcessLookupError:
+            return False
         self._pidfds[fd] = watched
         self._poll.register(fd, select.EPOLLIN)
+        return True
 
     def _forget(self, fd: int) -> None:
         self._poll.unregister(fd)

@@ -86,7 +86,10 @@ class Server:
         gone = asyncio.ensure_future(self._bus.wait_for_disconnect())
         while not gone.done() and not self._is_idle():
             await asyncio.wait({gone}, timeout=self._patience)
-        await self._bus.release_name(BUS_NAME)
+        if not gone.done():
+            await self._bus.release_name(BUS_NAME)
+        while self._tasks:  # calls that the bus had passed on before it took the name back
+            await asyncio.wait(self._tasks)
 
     def _is_idle(self) -> bool:
         quiet = time.monotonic() - self._last >= self._patience
