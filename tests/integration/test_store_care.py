@@ -57,6 +57,26 @@ def test_an_image_is_renamed_unless_it_is_in_use(do, sh, kind, pymachine):
     assert listed(do)[DEBIAN]["ro"] is False
 
 
+def test_of_an_image_that_is_a_link_the_link_is_renamed_and_removed(
+    do, sh, kind, pymachine, tmp_path
+):
+    (tmp_path / "kept").mkdir()
+    (IMAGES / "link").symlink_to(tmp_path / "kept")
+    try:
+        do("rename", "link", "other")
+        assert (IMAGES / "other").readlink() == tmp_path / "kept"
+        assert "link" not in listed(do)
+        do("create", "other", WEB)
+        assert WEB in one_error(pymachine("remove", "other"))
+        do("remove", WEB)
+        do("remove", "other")
+        assert not (IMAGES / "other").is_symlink()
+        assert list(tmp_path.iterdir()) == [tmp_path / "kept"]
+    finally:
+        for name in ("link", "other"):
+            (IMAGES / name).unlink(missing_ok=True)
+
+
 def test_a_read_only_image_stays_so_and_a_machine_is_started_so(do, sh, kind, pymachine):
     do("create", DEBIAN, WEB)
     do("read-only", WEB)
