@@ -42,7 +42,7 @@ def refuse_used(path: str, what: str) -> None:
 
 
 def remove_image(name: str) -> None:
-    """Remove an image.
+    """Remove an image; of one that is a symbolic link, the link: what it leads to is not ours.
 
     Raises:
         NotFoundError: there is none.
@@ -51,6 +51,9 @@ def remove_image(name: str) -> None:
         OSError: with the path.
     """
     path = store.find_root(name)
+    if link := store.link_of(name):
+        _remove_link(name, link, path)
+        return
     refuse_vendors(path)
     aside = f"{os.path.dirname(path)}/{ASIDE}{os.urandom(8).hex()}"
     with Stopped(name), ImageLock(path):
@@ -63,6 +66,17 @@ def remove_image(name: str) -> None:
         if find_machine(name) is None:
             remove_settings(name, path)
     sweep.remove_any(aside)
+
+
+def _remove_link(name: str, link: str, path: str) -> None:
+    refuse_vendors(link)
+    with Stopped(name), ImageLock(path):
+        with StoreLock():
+            refuse_used(path, "removed")
+            os.unlink(link)
+        sync_directory(os.path.dirname(link))
+        if find_machine(name) is None:
+            remove_settings(name, link)
 
 
 def rename(name: str, new: str) -> None:
@@ -94,6 +108,9 @@ def rename(name: str, new: str) -> None:
 
 def _rename_image(name: str, new: str) -> None:
     path = store.find_root(name)
+    if link := store.link_of(name):
+        _rename_link(link, name, new, path)
+        return
     refuse_vendors(path)
     directory, _, entry = path.rpartition("/")
     target = f"{directory}/{new}{'.raw' if entry.endswith('.raw') else ''}"
@@ -108,6 +125,19 @@ def _rename_image(name: str, new: str) -> None:
         rename_beside(path, target)
         sync_directory(directory)
         rename_settings(name, new, path)
+
+
+def _rename_link(link: str, name: str, new: str, path: str) -> None:
+    refuse_vendors(link)
+    directory, _, entry = link.rpartition("/")
+    target = f"{directory}/{new}{'.raw' if entry.endswith('.raw') else ''}"
+    with ImageLock(path):
+        with StoreLock():
+            refuse_used(path, "renamed")
+            os.rename(link, target)
+        rename_beside(link, target)
+        sync_directory(directory)
+        rename_settings(name, new, link)
 
 
 def set_read_only(name: str, on: bool) -> None:

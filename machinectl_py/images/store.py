@@ -101,8 +101,8 @@ def image_paths(*, hidden: bool = False) -> tuple[tuple[str, str], ...]:
             continue
         for entry, is_directory in here:
             name = entry if is_directory else entry.removesuffix(".raw")
-            if not is_directory and name == entry:
-                continue
+            if not is_directory and (name == entry or not os.path.exists(f"{place}/{entry}")):
+                continue  # no image, or a link to one that is not there
             if is_valid_name(name) or (hidden and name.startswith(".")):
                 found.setdefault(name, f"{place}/{entry}")
     return tuple(sorted(found.items()))
@@ -130,6 +130,20 @@ def find_root(name: str) -> str:
         f"There is no image '{name}' in {MACHINES_DIR}",
         f"'pymachine images' lists what there is, 'pymachine pull debian --name={name}' makes one.",
     )
+
+
+def link_of(name: str) -> str:
+    """Return the path of the symbolic link by which `find_root` finds a name; "" if it is none."""
+    for place in SEARCH_PATH:
+        for path, found in (
+            (f"{place}/{name}", os.path.isdir),
+            (f"{place}/{name}.raw", os.path.exists),
+        ):
+            if found(path):
+                return path if os.path.islink(path) else ""
+        if os.path.isdir(f"{place}/{name}.v") or os.path.isdir(f"{place}/{name}.raw.v"):
+            return ""
+    return ""
 
 
 def image_exists(name: str) -> bool:

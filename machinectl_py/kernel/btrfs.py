@@ -87,18 +87,24 @@ def delete(path: str) -> None:
     except FileNotFoundError:
         return
     try:
-        _delete(parent, name, path)
+        delete_in(parent, name, path)
     finally:
         os.close(parent)
 
 
-def _delete(parent: int, name: str, path: str) -> None:
+def delete_in(parent: int, name: str, path: str = "") -> None:
+    """Delete a subvolume, with those below it, by its name in a directory that is open.
+
+    Raises:
+        OSError: with errno and the path, or the name.
+    """
+    path = path or name
     subvolume = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
         for below, entry in _children(subvolume):
             inner = open_in_root(subvolume, below or ".", _DIRECTORY)
             try:
-                _delete(inner, entry, f"{path}/{below}{entry}")
+                delete_in(inner, entry, f"{path}/{below}{entry}")
             finally:
                 os.close(inner)
     finally:

@@ -39,28 +39,42 @@ def open_in_root(root: int | str, path: str, flags: int, mode: int = 0) -> int:
         OSError: with errno, "openat2" and the path.
     """
     directory = root if isinstance(root, int) else os.open(root, os.O_PATH | os.O_CLOEXEC)
-    how = _OpenHow(
-        flags=flags | os.O_CLOEXEC,
-        mode=mode,
-        resolve=const.RESOLVE_IN_ROOT | const.RESOLVE_NO_MAGICLINKS,
-    )
     try:
-        result = -1
-        for _ in range(_MAX_TRIES):
-            result = libc.syscall(
-                const.NR_openat2,
-                directory,
-                os.fsencode(path),
-                ctypes.byref(how),
-                ctypes.c_size_t(ctypes.sizeof(how)),
-            )
-            # With ".." on the way, any rename or mount on the host meanwhile.
-            if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
-                break
-        return check(result, "openat2", path)
+        resolve = const.RESOLVE_IN_ROOT | const.RESOLVE_NO_MAGICLINKS
+        return _openat2(directory, path, flags, resolve, mode)
     finally:
         if directory is not root:
             os.close(directory)
+
+
+def open_below(directory: int, name: str) -> int:
+    """Open a directory in another one, close-on-exec; no link is followed, no mount entered.
+
+    A subvolume of btrfs is no mount.
+
+    Raises:
+        OSError: with errno, "openat2" and the name; EXDEV, something is mounted there.
+    """
+    return _openat2(
+        directory, name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, const.RESOLVE_NO_XDEV
+    )
+
+
+def _openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
+    result = -1
+    for _ in range(_MAX_TRIES):
+        result = libc.syscall(
+            const.NR_openat2,
+            directory,
+            os.fsencode(path),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        # With ".." on the way, any rename or mount on the host meanwhile.
+        if result >= 0 or ctypes.get_errno() != errno.EAGAIN:
+            break
+    return check(result, "openat2", path)
 
 
 def make_in_root(

@@ -7,6 +7,8 @@ import os
 import stat
 import struct
 
+from machinectl_py.kernel.paths import open_below
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
@@ -24,9 +26,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def remove_tree(path: str, parent: int | None = None) -> None:
     """Remove a file, or a directory with all that is in it; nothing if it is gone.
 
-    No symbolic link is followed and no mount point entered. The way back from a directory is
-    its "..", so that a tree may be deeper than descriptors or the stack would reach; where
-    that leads elsewhere, because somebody moves directories, it stops.
+    No symbolic link is followed and no mount point entered; subvolumes of btrfs go. The way
+    back from a directory is its "..", so that a tree may be deeper than descriptors or the stack
+    would reach; where that leads elsewhere, because somebody moves directories, it stops.
 
     Args:
         path: what to remove.
@@ -52,9 +54,13 @@ def remove_tree(path: str, parent: int | None = None) -> None:
                 _remove(current, name, os.rmdir)
             elif not _remove_file(current, name := pending[-1].pop()):
                 origin = _identity(current)
-                current = _step(current, name)
-                if entered and _identity(current)[0] != origin[0]:
-                    raise OSError(errno.EBUSY, "a mount point in a tree to be removed", name)
+                if not entered:
+                    current = _step(current, name)
+                elif (below := _enter(current, name)) is None:
+                    continue
+                else:
+                    os.close(current)
+                    current = below
                 entered.append((name, origin))
                 pending.append(os.listdir(current))
     finally:
@@ -64,6 +70,27 @@ def remove_tree(path: str, parent: int | None = None) -> None:
 def _identity(directory: int) -> tuple[int, int]:
     status = os.fstat(directory)
     return status.st_dev, status.st_ino
+
+
+def _enter(current: int, name: str) -> int | None:
+    """Open a directory in the tree; None if it was a subvolume of btrfs, which is gone at once.
+
+    Raises:
+        OSError: EBUSY, something is mounted there, be it of the same file system.
+    """
+    try:
+        below = open_below(current, name)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise OSError(errno.EBUSY, "a mount point in a tree to be removed", name) from error
+    if _identity(below)[0] == _identity(current)[0]:
+        return below
+    os.close(below)
+    from machinectl_py.kernel import btrfs
+
+    btrfs.delete_in(current, name)
+    return None
 
 
 def _step(current: int, name: str) -> int:

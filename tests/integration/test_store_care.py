@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from machinectl_py.kernel import btrfs
 from machinectl_py.kernel.locks import drop_lock, take_lock
 from tests.integration import pools
 from tests.integration.pools import DB, DEBIAN, SHOP, WEB
@@ -55,6 +56,38 @@ def test_an_image_is_renamed_unless_it_is_in_use(do, sh, kind, pymachine):
     do("rename", "other", DEBIAN)
     do("read-only", DEBIAN, "no")
     assert listed(do)[DEBIAN]["ro"] is False
+
+
+def test_of_an_image_that_is_a_link_the_link_is_renamed_and_removed(
+    do, sh, kind, pymachine, tmp_path
+):
+    (tmp_path / "kept").mkdir()
+    (IMAGES / "link").symlink_to(tmp_path / "kept")
+    try:
+        do("rename", "link", "other")
+        assert (IMAGES / "other").readlink() == tmp_path / "kept"
+        assert "link" not in listed(do)
+        do("create", "other", WEB)
+        assert WEB in one_error(pymachine("remove", "other"))
+        do("remove", WEB)
+        do("remove", "other")
+        assert not (IMAGES / "other").is_symlink()
+        assert list(tmp_path.iterdir()) == [tmp_path / "kept"]
+    finally:
+        for name in ("link", "other"):
+            (IMAGES / name).unlink(missing_ok=True)
+
+
+def test_a_directory_with_a_subvolume_in_it_is_removed(do, kind):
+    if kind != "btrfs":
+        pytest.skip("subvolumes are of btrfs")
+    (IMAGES / "plain/usr").mkdir(parents=True)
+    btrfs.create(str(IMAGES / "plain/usr/sub"))
+    (IMAGES / "plain/usr/sub/directory").mkdir()
+    btrfs.set_read_only(str(IMAGES / "plain/usr/sub"), on=True)
+    do("remove", "plain")
+    assert "plain" not in listed(do)
+    assert not list(IMAGES.glob(".#pymachine.*"))
 
 
 def test_a_read_only_image_stays_so_and_a_machine_is_started_so(do, sh, kind, pymachine):

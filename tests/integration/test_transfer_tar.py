@@ -322,6 +322,14 @@ def test_a_damaged_archive_is_refused(pymachine, tmp_path, suffix):
         assert_refused(pymachine("import-tar", changed), "Cannot unpack")
 
 
+def test_an_archive_that_ends_between_its_members_is_warned_of(pymachine, tmp_path):
+    whole = archive(tmp_path / "whole.tar", ("etc", DIRECTORY), ("etc/os-release", {}, b"ID=x\n"))
+    assert "warning" not in pymachine("import-tar", whole).stderr
+    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:512])
+    done = pymachine("import-tar", tmp_path / "cut.tar")
+    assert "warning: the archive has no end mark" in done.stderr, done.stderr
+
+
 def test_what_tar_does_to_names_is_not_why_it_failed(pymachine, tmp_path):
     file = archive(tmp_path / "x.tar", ("/y", {}, b"y"), ("x", {**HARD, "linkname": "nope"}))
     assert_refused(pymachine("import-tar", file), "Cannot hard link to 'nope'")

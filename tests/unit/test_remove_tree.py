@@ -77,3 +77,18 @@ def test_a_mount_point_is_not_entered(tmp_path):
         assert (tree / "mounted/x").exists()
     finally:
         subprocess.run(["umount", tree / "mounted"], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_mount_of_the_same_file_system_is_not_entered(tmp_path):
+    tree, kept = tmp_path / "tree", tmp_path / "kept"
+    (tree / "mounted").mkdir(parents=True)
+    kept.mkdir()
+    (kept / "x").touch()
+    subprocess.run(["mount", "--bind", kept, tree / "mounted"], check=True)
+    try:
+        with pytest.raises(OSError, match="mount point"):
+            remove_tree(str(tree))
+        assert (kept / "x").exists()
+    finally:
+        subprocess.run(["umount", tree / "mounted"], check=True)

@@ -165,3 +165,23 @@ def test_machine_id_is_read_inside_the_tree(tree):
     (tree / "etc/machine-id").unlink()
     os.mkfifo(tree / "etc/machine-id")  # must not hang
     assert store.machine_id(str(tree)) == ""
+
+
+def test_the_link_is_told_by_which_an_image_is_found(places, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "elsewhere.raw").touch()
+    (tmp_path / "first/plain").mkdir()
+    (tmp_path / "second/plain").symlink_to(elsewhere)
+    (tmp_path / "first/gone").symlink_to("/nonexistent")
+    (tmp_path / "second/gone").symlink_to(elsewhere)
+    (tmp_path / "first/disk.raw").symlink_to(tmp_path / "elsewhere.raw")
+    assert store.link_of("plain") == store.link_of("nothing") == ""
+    assert store.link_of("gone") == str(tmp_path / "second/gone")
+    assert store.link_of("disk") == str(tmp_path / "first/disk.raw")
+
+
+def test_a_link_that_leads_nowhere_is_no_image(places, tmp_path):
+    (tmp_path / "first/gone.raw").symlink_to("/nonexistent")
+    (tmp_path / "first/gone").symlink_to("/nonexistent")
+    assert store.image_paths() == ()

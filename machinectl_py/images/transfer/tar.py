@@ -13,6 +13,7 @@ import stat
 
 from machinectl_py.errors import ConflictError, PymachineError
 from machinectl_py.images import store
+from machinectl_py.images.transfer import compress
 from machinectl_py.images.transfer.confine import Place, Tool, World, find_program
 from machinectl_py.images.transfer.flow import (
     position,
@@ -124,7 +125,19 @@ def unpack(
         os.close(tree)
     if not os.listdir(aside.path):
         raise PymachineError(f"{source.title} is an archive of nothing")
+    if _is_cut_off(source):
+        warn("the archive has no end mark; it may have been cut off, and files be missing")
     lift_tree(aside.path)
+
+
+def _is_cut_off(source: Source) -> bool:
+    """Say whether a file, not compressed, lacks the zeros that tar(5) ends with.
+
+    tar(1) takes one that ends between two members, or in a header, for whole.
+    """
+    if not source.is_file or compress.detect(source.head) is not None:
+        return False
+    return any(os.pread(source.fd, 512, max(source.begin + source.size - 512, 0)))
 
 
 def lift_tree(root: str) -> None:
