@@ -19,6 +19,7 @@ from machinectl_py.images.records import (
     write_machine,
 )
 from machinectl_py.images.settings_files import remove_settings, rename_settings
+from machinectl_py.kernel import procfs
 from machinectl_py.kernel.inode_flags import set_immutable
 from machinectl_py.kernel.statfs import is_subvolume
 
@@ -41,6 +42,20 @@ def refuse_used(path: str, what: str) -> None:
         )
 
 
+def refuse_mounted(path: str, *, below: bool) -> None:
+    """Refuse a tree on which, or `below` which too, something is mounted: that is not ours.
+
+    Raises:
+        ConflictError: it is, as this mount namespace has it.
+    """
+    for mount in procfs.mountinfo("self"):
+        if mount.target == path or (below and mount.target.startswith(f"{path}/")):
+            raise ConflictError(
+                f"Something is mounted on {mount.target}",
+                f"'umount {mount.target}', then try again.",
+            )
+
+
 def remove_image(name: str) -> None:
     """Remove an image; of one that is a symbolic link, the link: what it leads to is not ours.
 
@@ -59,6 +74,7 @@ def remove_image(name: str) -> None:
     with Stopped(name), ImageLock(path):
         with StoreLock():
             refuse_used(path, "removed")
+            refuse_mounted(path, below=True)
             unmark(path)
             os.rename(path, aside)
         remove_beside(path)
@@ -117,6 +133,7 @@ def _rename_image(name: str, new: str) -> None:
     with ImageLock(path):
         with StoreLock():
             refuse_used(path, "renamed")
+            refuse_mounted(path, below=False)
             marked = store.is_read_only(path)
             unmark(path)  # what is immutable cannot be renamed
             os.rename(path, target)

@@ -34,7 +34,7 @@ def clean(busy: frozenset[str], *, everything: bool) -> Iterator[Removed]:
         everything: remove all machines and images too that are not in use.
 
     Raises:
-        OSError: with the path.
+        OSError: with the path; the store cannot be read.
     """
     if everything:
         for name in machine_names():
@@ -58,6 +58,8 @@ def _remove(name: str, usage: int, act: object) -> Removed:
         act()
     except PymachineError as error:
         return Removed(name=name, problem=error.message)
+    except OSError as error:
+        return Removed(name=name, problem=": ".join(filter(None, (error.filename, error.strerror))))
     return Removed(name=name, usage=usage)
 
 

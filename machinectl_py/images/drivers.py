@@ -10,6 +10,7 @@ import os
 
 from machinectl_py.errors import UnsupportedError
 from machinectl_py.images.records import new_layer
+from machinectl_py.images.root_attributes import give_attributes, root_attributes
 from machinectl_py.kernel.statfs import UPPER_LAYERS, filesystem_magic, is_subvolume
 from machinectl_py.layout import LAYERS_DIR, layer_path
 
@@ -123,26 +124,26 @@ def _refuse_partitions(base: str) -> None:
         )
 
 
+def is_unwritten(machine: Machine) -> bool:
+    """Say whether a machine on an overlay has changed nothing, its root's own attributes too."""
+    upper = upper_of(machine.own)
+    below = upper_of(machine.layers[0]) if machine.layers else machine.base
+    return not os.listdir(upper) and root_attributes(upper) == root_attributes(below)
+
+
 class _Overlay:
     """Directories over one another; the only driver whose layers are not whole."""
 
     def fill(self, base: str, layers: tuple[str, ...]) -> str:
         layer = new_layer()
         path = layer_path(layer)
-        below = upper_of(layers[0]) if layers else base
-        status = os.stat(below)
-        # Of a disk image the root's owner and mode are nowhere to be seen; they are these.
-        uid, gid, mode = 0, 0, 0o755
-        if os.path.isdir(below):
-            uid, gid, mode = status.st_uid, status.st_gid, status.st_mode & 0o7777
         os.mkdir(f"{path}/work", 0o755)
         os.mkdir(f"{path}/upper", 0o755)
-        os.chown(f"{path}/upper", uid, gid)
-        os.chmod(f"{path}/upper", mode)
+        give_attributes(f"{path}/upper", root_attributes(upper_of(layers[0]) if layers else base))
         return layer
 
     def freeze(self, machine: Machine) -> tuple[Machine, tuple[str, ...]]:
-        if not os.listdir(upper_of(machine.own)):  # nothing was written: no layer more
+        if is_unwritten(machine):  # no layer more
             return machine, machine.layers
         frozen = (machine.own, *machine.layers)
         own = self.fill(machine.base, frozen)

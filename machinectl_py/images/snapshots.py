@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from machinectl_py.errors import ConfigError, ConflictError
@@ -108,7 +107,7 @@ def take_running(name: str, tag: str, frozen: AbstractContextManager[object]) ->
 def _copy(machine: Machine, tag: str, frozen: AbstractContextManager[object]) -> Snapshot:
     from machinectl_py.images.copying import Copy
 
-    if not os.listdir(drivers.upper_of(machine.own)):
+    if drivers.is_unwritten(machine):
         with Change():
             machine = require_machine(machine.name)
             layers = machine.layers

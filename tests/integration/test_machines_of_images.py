@@ -317,6 +317,17 @@ def test_a_machine_is_exported_as_it_is(do, sh, kind, pymachine, tmp_path):
     assert "no disk image" in one_error(pymachine("export-raw", "-q", WEB, tmp_path / f"{WEB}.raw"))
 
 
+def test_what_is_changed_of_the_root_directory_itself_is_in_a_snapshot(do, sh, kind):
+    do("create", DEBIAN, WEB)
+    sh(WEB, "chmod 0711 /; chown 5:6 /")
+    do("snapshot", WEB, "one")
+    sh(WEB, "chmod 0755 /; chown 0:0 /")
+    do("rollback", WEB, "one")
+    assert sh(WEB, "stat -c '%a %u %g' /") == "711 5 6\n"
+    do("clone", WEB, DB)
+    assert sh(DB, "stat -c '%a %u %g' /") == "711 5 6\n"
+
+
 def test_a_machine_that_runs_is_frozen_for_a_snapshot(do, sh, kind, pymachine):
     do("boot", DEBIAN, "-M", WEB)
     do("exec", WEB, "--", "sh", "-c", "echo 1 >/own; sync")

@@ -78,6 +78,25 @@ def test_of_an_image_that_is_a_link_the_link_is_renamed_and_removed(
             (IMAGES / name).unlink(missing_ok=True)
 
 
+def test_what_is_mounted_in_an_image_is_not_touched(do, kind, pymachine, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (IMAGES / "plain/mnt").mkdir(parents=True)
+    subprocess.run(["mount", "--bind", tmp_path, IMAGES / "plain/mnt"], check=True)
+    try:
+        assert f"mounted on {IMAGES}/plain/mnt" in one_error(pymachine("remove", "plain"))
+        assert (IMAGES / "plain/mnt/precious").is_dir()
+    finally:
+        subprocess.run(["umount", IMAGES / "plain/mnt"], check=True)
+    subprocess.run(["mount", "--bind", IMAGES / "plain", IMAGES / "plain"], check=True)
+    try:
+        for words in (("remove", "plain"), ("rename", "plain", "other")):
+            assert f"mounted on {IMAGES}/plain" in one_error(pymachine(*words))
+    finally:
+        subprocess.run(["umount", IMAGES / "plain"], check=True)
+    do("remove", "plain")
+    assert not list(IMAGES.glob(".#pymachine.*"))
+
+
 def test_a_directory_with_a_subvolume_in_it_is_removed(do, kind):
     if kind != "btrfs":
         pytest.skip("subvolumes are of btrfs")

@@ -71,7 +71,8 @@ def unpack_command(directory: str) -> tuple[str, ...]:
     return (
         *(_program(), "--extract", "--file=-", f"--directory=/{directory}"),
         *("--preserve-permissions", "--same-owner", "--numeric-owner", *_ATTRIBUTES),
-        _RECORD,
+        # Times before 1970, or after now here, are the archive's to choose.
+        *("--warning=no-timestamp", _RECORD),
     )
 
 
