@@ -65,34 +65,21 @@ def remove_image(name: str) -> None:
         UnsupportedError: it is the vendor's.
         OSError: with the path.
     """
-    path = store.find_root(name)
-    if link := store.link_of(name):
-        _remove_link(name, link, path)
-        return
-    refuse_vendors(path)
-    aside = f"{os.path.dirname(path)}/{ASIDE}{os.urandom(8).hex()}"
+    path, entry = store.find_root(name), store.find_entry(name)
+    refuse_vendors(entry)
+    aside = f"{os.path.dirname(entry)}/{ASIDE}{os.urandom(8).hex()}"
     with Stopped(name), ImageLock(path):
         with StoreLock():
             refuse_used(path, "removed")
-            refuse_mounted(path, below=True)
-            unmark(path)
-            os.rename(path, aside)
-        remove_beside(path)
-        sync_directory(os.path.dirname(path))
+            if entry == path:
+                refuse_mounted(path, below=True)
+                unmark(path)
+            os.rename(entry, aside)
+        remove_beside(entry)
+        sync_directory(os.path.dirname(entry))
         if find_machine(name) is None:
-            remove_settings(name, path)
+            remove_settings(name, entry)
     sweep.remove_any(aside)
-
-
-def _remove_link(name: str, link: str, path: str) -> None:
-    refuse_vendors(link)
-    with Stopped(name), ImageLock(path):
-        with StoreLock():
-            refuse_used(path, "removed")
-            os.unlink(link)
-        sync_directory(os.path.dirname(link))
-        if find_machine(name) is None:
-            remove_settings(name, link)
 
 
 def rename(name: str, new: str) -> None:
@@ -123,38 +110,23 @@ def rename(name: str, new: str) -> None:
 
 
 def _rename_image(name: str, new: str) -> None:
-    path = store.find_root(name)
-    if link := store.link_of(name):
-        _rename_link(link, name, new, path)
-        return
-    refuse_vendors(path)
-    directory, _, entry = path.rpartition("/")
-    target = f"{directory}/{new}{'.raw' if entry.endswith('.raw') else ''}"
+    path, entry = store.find_root(name), store.find_entry(name)
+    refuse_vendors(entry)
+    directory, _, last = entry.rpartition("/")
+    target = f"{directory}/{new}{'.raw' if last.endswith('.raw') else ''}"
     with ImageLock(path):
         with StoreLock():
             refuse_used(path, "renamed")
-            refuse_mounted(path, below=False)
-            marked = store.is_read_only(path)
-            unmark(path)  # what is immutable cannot be renamed
-            os.rename(path, target)
+            refuse_mounted(entry, below=False)
+            marked = entry == path and store.is_read_only(path)
+            if marked:
+                unmark(path)  # what is immutable cannot be renamed
+            os.rename(entry, target)
             if marked:
                 mark(target)
-        rename_beside(path, target)
+        rename_beside(entry, target)
         sync_directory(directory)
-        rename_settings(name, new, path)
-
-
-def _rename_link(link: str, name: str, new: str, path: str) -> None:
-    refuse_vendors(link)
-    directory, _, entry = link.rpartition("/")
-    target = f"{directory}/{new}{'.raw' if entry.endswith('.raw') else ''}"
-    with ImageLock(path):
-        with StoreLock():
-            refuse_used(path, "renamed")
-            os.rename(link, target)
-        rename_beside(link, target)
-        sync_directory(directory)
-        rename_settings(name, new, link)
+        rename_settings(name, new, entry)
 
 
 def set_read_only(name: str, on: bool) -> None:

@@ -115,35 +115,35 @@ def find_root(name: str) -> str:
         ConfigError: the name is not valid.
         NotFoundError: there is no image of that name, or no version of it.
     """
+    return os.path.realpath(_find(name))
+
+
+def find_entry(name: str) -> str:
+    """Return what bears the name of an image: `find_root`, or the symbolic link that leads there.
+
+    Raises:
+        ConfigError, NotFoundError: as `find_root`.
+    """
+    path = _find(name)
+    return path if os.path.islink(path) else os.path.realpath(path)
+
+
+def _find(name: str) -> str:
     check_name(name)
     for place in SEARCH_PATH:
         path = f"{place}/{name}"
         if os.path.isdir(path):
-            return os.path.realpath(path)
+            return path
         if os.path.exists(f"{path}.raw"):
-            return os.path.realpath(f"{path}.raw")
+            return f"{path}.raw"
         if os.path.isdir(f"{path}.v"):
-            return os.path.realpath(pick_directory(f"{path}.v"))
+            return pick_directory(f"{path}.v")
         if os.path.isdir(f"{path}.raw.v"):
-            return os.path.realpath(pick_image(f"{path}.raw.v"))
+            return pick_image(f"{path}.raw.v")
     raise NotFoundError(
         f"There is no image '{name}' in {MACHINES_DIR}",
         f"'pymachine images' lists what there is, 'pymachine pull debian --name={name}' makes one.",
     )
-
-
-def link_of(name: str) -> str:
-    """Return the path of the symbolic link by which `find_root` finds a name; "" if it is none."""
-    for place in SEARCH_PATH:
-        for path, found in (
-            (f"{place}/{name}", os.path.isdir),
-            (f"{place}/{name}.raw", os.path.exists),
-        ):
-            if found(path):
-                return path if os.path.islink(path) else ""
-        if os.path.isdir(f"{place}/{name}.v") or os.path.isdir(f"{place}/{name}.raw.v"):
-            return ""
-    return ""
 
 
 def image_exists(name: str) -> bool:

@@ -78,12 +78,11 @@ def remove_any(path: str) -> None:
         OSError: with the path.
     """
     try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            for place in (f"{path}/tree", path):
-                if os.path.isdir(place) and is_subvolume(place):
-                    from machinectl_py.kernel import btrfs
+        if os.path.isdir(path) and not os.path.islink(path) and is_subvolume(path):
+            from machinectl_py.kernel import btrfs
 
-                    btrfs.delete(place)
-        remove_tree(path)
+            btrfs.delete(path)
+        else:
+            remove_tree(path)
     except FileNotFoundError:  # another removes it too
         pass

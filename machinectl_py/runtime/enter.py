@@ -109,7 +109,7 @@ def enter(state: MachineState, command: Command, *, on_terminal: bool) -> int:
     stdio = relay.stdio if relay else (0, 1, 2)
     share_pipes(stdio)
     with SignalPipe(_PASSED_ON) as signals:
-        return _wait(start(state, command, stdio), signals, relay)
+        return wait(start(state, command, stdio), signals, relay)
 
 
 def _on_terminal(state: MachineState, command: Command) -> int:
@@ -370,7 +370,7 @@ def _error(state: MachineState, report: str) -> PymachineError:
     return error
 
 
-def _wait(child: Process, signals: SignalPipe, relay: Relay | None) -> int:
+def wait(child: Process, signals: SignalPipe, relay: Relay | None) -> int:
     """Wait for a command without a terminal, passing signals on to its session.
 
     Args:

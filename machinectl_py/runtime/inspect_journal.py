@@ -18,15 +18,15 @@ def journal_lines(state: MachineState, count: int, output: str) -> list[str]:
     """Return the last lines about the unit that a machine runs in, since it was started.
 
     Args:
-        state: of the machine.
+        state: of the machine, which has a unit.
         count: how many entries at most.
         output: their form, as journalctl's --output= has it.
 
     Returns:
-        Lines; none where no systemd manages the machine, or the host has no journalctl. That it
-        cannot read the journal, as who is not root, is told as a warning.
+        Lines; none where the host has no journalctl. That it cannot read the journal, as who is not
+        root, is told as a warning.
     """
-    if not count or not state.unit or not os.path.exists(_JOURNALCTL):
+    if not os.path.exists(_JOURNALCTL):
         return []
     # Of the start's own second too: what is before it is of the machine's start as well.
     since = f"--since=@{state.started // 1_000_000}"

@@ -5,10 +5,6 @@ from __future__ import annotations
 from machinectl_py.kernel import cgroupfs
 from machinectl_py.record import Record
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from machinectl_py.runtime.state import MachineState
-
 
 class Resources(Record):
     """Amounts; None where no controller of cgroup v2 counts, or where there is no limit."""
@@ -20,12 +16,7 @@ class Resources(Record):
     cpu: int | None = None  # microseconds
 
 
-def resources(state: MachineState) -> Resources:
-    """Return what a machine uses, its supervisor included, as systemctl(1) counts its unit."""
-    return resources_of(state.cgroup)
-
-
-def resources_of(cgroup: str) -> Resources:
+def resources(cgroup: str) -> Resources:
     """Return what a cgroup, a path in the file system, uses and may use at most."""
     tasks = _amount(cgroup, "pids.current")
     return Resources(

@@ -189,6 +189,7 @@ def test_status_tells_what_a_machine_uses_and_what_the_journal_says_of_it(pymach
     assert bool(journal) == bool(unit)
     assert not unit or set(journal.splitlines()) <= set(journal_of(unit))
     assert "\n\n" not in pymachine("status", "-n0", machine).stdout
+    assert "JSON" in one_error(pymachine("status", "-n1", "--json=short", machine), 2)
     assert "--output" in one_error(pymachine("status", "-o", "x", machine), 2)
     assert "takes a whole number" in one_error(pymachine("status", "-n", "x", machine), 2)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from machinectl_py.runtime.inspect_resources import Resources, resources_of
+from machinectl_py.runtime.inspect_resources import Resources, resources
 
 
 def test_controllers_count_and_limit(tmp_path):
@@ -15,7 +15,7 @@ def test_controllers_count_and_limit(tmp_path):
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    used = resources_of(str(tmp_path))
+    used = resources(str(tmp_path))
     assert used == Resources(tasks=23, tasks_max=100, memory=4096, memory_max=1 << 20, cpu=1500)
 
 
@@ -25,8 +25,8 @@ def test_without_limits_and_controllers_threads_are_counted(tmp_path):
     (tmp_path / "payload/cgroup.threads").write_text("")
     (tmp_path / "payload/init.scope/cgroup.threads").write_text("2\n3\n4\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert resources_of(str(tmp_path)) == Resources(tasks=4)
+    assert resources(str(tmp_path)) == Resources(tasks=4)
 
 
 def test_of_a_machine_that_has_just_ended_nothing_is_known(tmp_path):
-    assert resources_of(str(tmp_path / "gone")) == Resources(tasks=0)
+    assert resources(str(tmp_path / "gone")) == Resources(tasks=0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 
+from machinectl_py.runtime.enter import Process, wait
 from machinectl_py.runtime.signal_pipe import SignalPipe
 
 
@@ -31,3 +33,11 @@ def test_what_the_caller_ignores_is_not_taken_and_all_is_as_before_after_it():
         assert signal.getsignal(signal.SIGTERM) == term
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_is_told_a_signal_that_came_before_we_wait_for_it():
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as command:
+        child = Process(pid=command.pid, pidfd=os.pidfd_open(command.pid))
+        with SignalPipe((signal.SIGHUP,)) as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert wait(child, signals, None) == 128 + signal.SIGHUP

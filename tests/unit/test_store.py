@@ -176,9 +176,10 @@ def test_the_link_is_told_by_which_an_image_is_found(places, tmp_path):
     (tmp_path / "first/gone").symlink_to("/nonexistent")
     (tmp_path / "second/gone").symlink_to(elsewhere)
     (tmp_path / "first/disk.raw").symlink_to(tmp_path / "elsewhere.raw")
-    assert store.link_of("plain") == store.link_of("nothing") == ""
-    assert store.link_of("gone") == str(tmp_path / "second/gone")
-    assert store.link_of("disk") == str(tmp_path / "first/disk.raw")
+    assert store.find_entry("plain") == store.find_root("plain") == str(tmp_path / "first/plain")
+    assert store.find_entry("gone") == str(tmp_path / "second/gone")
+    assert store.find_entry("disk") == str(tmp_path / "first/disk.raw")
+    assert store.find_root("disk") == str(tmp_path / "elsewhere.raw")
 
 
 def test_a_link_that_leads_nowhere_is_no_image(places, tmp_path):

@@ -21,7 +21,6 @@ from machinectl_py.config.option import Option
 from machinectl_py.errors import UsageError
 from machinectl_py.kernel import cgroupfs, procfs
 from machinectl_py.layout import CLASS
-from machinectl_py.runtime.inspect_journal import journal_lines
 from machinectl_py.runtime.inspect_network import (
     host_interfaces,
     machine_addresses,
@@ -79,6 +78,8 @@ def run(arguments: Arguments) -> int:
         raise UsageError("'status' needs the name of a machine")
     mode = json_mode(arguments)
     if mode:
+        if arguments.given("lines") or arguments.given("output"):
+            raise UsageError("--lines= and --output= are for the journal, which JSON leaves out")
         print_json([_data(require_running(name)) for name in arguments.words], mode)
         return 0
     lines = _line_count(arguments)
@@ -90,10 +91,8 @@ def run(arguments: Arguments) -> int:
             sys.stdout.write("\n")
         for line in _lines(state):
             sys.stdout.write(shorten(printable(line), width) + "\n")
-        told = journal_lines(state, lines, output)
-        if told:
-            sys.stdout.write("\n")
-        for line in told:
+        told = _journal(state, lines, output)
+        for line in ("", *told) if told else ():
             sys.stdout.write(shorten(printable(line), width) + "\n")
     return 0
 
@@ -107,9 +106,17 @@ def _line_count(arguments: Arguments) -> int:
     return int(text)
 
 
+def _journal(state: MachineState, lines: int, output: str) -> list[str]:
+    if not lines or not state.unit:
+        return []
+    from machinectl_py.runtime.inspect_journal import journal_lines
+
+    return journal_lines(state, lines, output)
+
+
 def _data(state: MachineState) -> dict[str, object]:
     """Return the properties and the tree of cgroups."""
-    used = resources(state)
+    used = resources(state.cgroup)
     return {
         **read_properties(state),
         "Resources": {
@@ -154,7 +161,7 @@ def _fields(state: MachineState) -> Iterator[tuple[str, str]]:
     yield "State", _readiness(state)
     yield "Status", f'"{text}"' if (text := read_notify(state.name).status) else ""
     yield "Uptime", _uptime(state)
-    yield from _resource_fields(resources(state))
+    yield from _resource_fields(resources(state.cgroup))
     yield "Supervisor", _process(state.supervisor)
     yield "Manager", state.manager + (", registered with systemd-machined" * state.registered)
     yield "Unit", state.unit
